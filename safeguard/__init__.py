@@ -1,0 +1,1 @@
+"""safeguard: a safety-monitored runtime with formal fallbacks for learned robot policies."""

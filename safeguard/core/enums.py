@@ -1,0 +1,125 @@
+"""Closed sets that records, tables and code share. Values are stable: they are written to journals.
+
+Adding a member is a minor change; renaming or renumbering one needs a record upgrader.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+
+
+class Mode(IntEnum):
+    """Operating modes in order of severity; the worst requested floor wins (law 7)."""
+
+    NOMINAL = 0
+    CAUTIOUS = 1
+    DEGRADED = 2
+    HOLD = 3
+    STOP = 4
+    ESTOP = 5
+    LOCKOUT = 6
+    BOOT = 7  # before the self-test: outputs inhibited; left only to HOLD
+
+
+class Authority(Enum):
+    """Who may move the body in a mode."""
+
+    POLICY = "policy"  # proposals, through the filter
+    BACKUP = "backup"  # the verified stop and its hold
+    NONE = "none"  # the platform's terminal stop
+
+
+class Cause(Enum):
+    """Named conditions that request a minimum mode. The mode table says which."""
+
+    ESTOP = "estop"
+    STATE_INVALID = "state_invalid"  # non-finite, wrong shape, or far outside the limits
+    STATE_STALE = "state_stale"  # too old, repeated, or from the future
+    STATE_ORDER = "state_order"  # time stamp went backwards
+    STATE_JUMP = "state_jump"  # moved further than any allowed speed explains
+    CLOCK_BACKWARDS = "clock_backwards"
+    TICK_OVERRUN = "tick_overrun"
+    PROPOSAL_INVALID = "proposal_invalid"  # non-finite, wrong shape or wrong type
+    PROPOSAL_REPEATED = "proposal_repeated"  # same chunk although the robot moved
+    PROPOSAL_ORDER = "proposal_order"  # sequence number or observation time went backwards
+    POLICY_LATE = "policy_late"  # no usable chunk within the deadline
+    FILTER_FAILED = "filter_failed"  # solver failed or its answer was refused; backup ran
+    FILTER_SLACK = "filter_slack"  # a relaxable row was relaxed to what braking needs
+    BACKUP_REFUSED = "backup_refused"  # the checker refused the backup too: terminal stop
+    EFFORT_WARN = "effort_warn"  # shield effort above its calibrated threshold
+    UNCALIBRATED = "uncalibrated"  # a calibrated monitor is past its horizon or has no threshold
+    OPERATOR_STOP = "operator_stop"
+
+
+class Level(IntEnum):
+    """What a monitor says. ``UNCALIBRATED`` and ``UNPROVEN`` are not OK (law 9)."""
+
+    OK = 0
+    UNPROVEN = 1
+    UNCALIBRATED = 2
+    WARN = 3
+    DEGRADE = 4
+    STOP = 5
+
+
+class FilterStatus(Enum):
+    """How this tick's motion came about."""
+
+    ADMISSIBLE = "admissible"  # the proposal as it is, bit-identical
+    CORRECTED = "corrected"  # the QP's answer, accepted by the checker
+    BACKUP = "backup"  # the stored verified stop
+    REFUSED = "refused"  # the checker refused the backup too: terminal stop
+    BYPASSED = "bypassed"  # enforcement is off: outside law 1, marked in every record
+
+
+class SolverStatus(Enum):
+    """What the QP solver reported, after our own checks."""
+
+    SKIPPED = "skipped"  # not called
+    SOLVED = "solved"
+    UNSOLVED = "unsolved"  # iteration budget used up, or any other verdict than solved
+    REJECTED = "rejected"  # the data was refused before the solver saw it
+
+
+class Enforcement(Enum):
+    """Whether the shield enforces. Only ``FULL`` keeps law 1."""
+
+    FULL = "full"
+    MONITOR_ONLY = "monitor_only"
+    OFF = "off"
+
+
+class Reference(Enum):
+    """What the numbers of an action refer to."""
+
+    ABSOLUTE = "absolute"
+    DELTA = "delta"
+    CHUNK_RELATIVE = "chunk_relative"
+    VELOCITY = "velocity"
+    TORQUE = "torque"
+    PD_TARGET = "pd_target"
+    POSE = "pose"
+    WAYPOINTS = "waypoints"
+    TOKENS = "tokens"
+
+
+class NominalKind(Enum):
+    """What a controller turned a proposal into."""
+
+    ACCELERATION = "acceleration"
+    TORQUE = "torque"
+    VELOCITY = "velocity"
+    POSITION = "position"
+
+
+class RecordKind(Enum):
+    """Kinds of audit records."""
+
+    RUN_OPEN = "run_open"
+    EPISODE_OPEN = "episode_open"
+    DECISION = "decision"
+    HUMAN = "human"
+    FAULT_INJECTED = "fault_injected"
+    FAULT_CLEARED = "fault_cleared"
+    EPISODE_CLOSE = "episode_close"
+    RUN_CLOSE = "run_close"

@@ -1,0 +1,392 @@
+"""The vocabulary inside the loop: frozen, slotted, with read-only arrays.
+
+SI units, radians, nanoseconds for time stamps (monotonic, injected; see law 11).
+``n`` is the number of joints that the robot model controls, in the model's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from safeguard.core.enums import (
+    Authority,
+    Cause,
+    Enforcement,
+    FilterStatus,
+    Level,
+    Mode,
+    NominalKind,
+    Reference,
+    SolverStatus,
+)
+from safeguard.core.errors import SpecError
+
+Vector = NDArray[np.float64]
+
+NS_PER_S = 1_000_000_000
+
+
+def frozen_array(values: ArrayLike) -> Vector:
+    """A read-only float64 copy of ``values``; an already read-only owner is returned as it is."""
+    if isinstance(values, np.ndarray) and not values.flags.writeable and values.dtype == np.float64:
+        return values
+    array = np.array(values, dtype=np.float64, order="C")
+    array.setflags(write=False)
+    return array
+
+
+@dataclass(frozen=True, slots=True)
+class RobotState:
+    """Measured joint state.
+
+    Attributes:
+        q: configuration, shape (nq,), rad or m (unit quaternions for free joints).
+        v: velocity in the tangent space, shape (n,), rad/s or m/s.
+        t: time stamp of the measurement, ns, monotonic.
+    """
+
+    q: Vector
+    v: Vector
+    t: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "q", frozen_array(self.q))
+        object.__setattr__(self, "v", frozen_array(self.v))
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """One sensor part of an observation: ``value`` of any shape, stamped at ``t`` ns."""
+
+    value: Vector
+    t: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", frozen_array(self.value))
+
+
+_NO_SENSORS: Mapping[str, Sensor] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What sensors said, each part with its own time stamp.
+
+    Attributes:
+        state: measured joint state.
+        sensors: further parts by name.
+        instruction: what the robot was told, if anything.
+        external_wrench: measured wrench at the tool, shape (6,), N and N·m, or None.
+        estop: the emergency stop input is pressed.
+        drive_status: free text of the drives, or None.
+    """
+
+    state: RobotState
+    sensors: Mapping[str, Sensor] = _NO_SENSORS
+    instruction: str | None = None
+    external_wrench: Vector | None = None
+    estop: bool = False
+    drive_status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSpec:
+    """What a policy's numbers mean. No spec, no start.
+
+    Attributes:
+        joints: names that bind the columns of an action; nothing is padded.
+        unit: unit of every column, e.g. ``"rad"``, ``"rad/s"``, ``"N.m"``.
+        reference: what the numbers refer to.
+        rate_hz: actions per second inside a chunk.
+        chunk: number of actions of one inference, at least 1.
+        frame: reference frame for Cartesian actions, else None.
+    """
+
+    joints: tuple[str, ...]
+    unit: str
+    reference: Reference
+    rate_hz: float
+    chunk: int = 1
+    frame: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.joints or len(set(self.joints)) != len(self.joints):
+            raise SpecError(f"ActionSpec.joints must be distinct names, got {self.joints!r}")
+        if not self.rate_hz > 0.0 or self.chunk < 1:
+            raise SpecError(
+                f"ActionSpec needs rate_hz > 0 and chunk >= 1, got rate_hz={self.rate_hz}, chunk={self.chunk}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One inference of a policy with its provenance: a chunk of future actions.
+
+    Attributes:
+        actions: shape (chunk, len(spec.joints)), in the unit of the policy's ``ActionSpec``.
+            Row ``k`` is meant for ``t_obs + (k + 1) / rate_hz``.
+        t_obs: time stamp of the observation it was computed from, ns.
+        t_inferred: when the inference was done, ns.
+        source: name of the policy.
+        seq: increases by one with every inference of an episode.
+        features: embedding for novelty monitors, or None.
+        samples: further sampled chunks, shape (n_samples, chunk, joints), or None.
+    """
+
+    actions: Vector
+    t_obs: int
+    t_inferred: int
+    source: str
+    seq: int
+    features: Vector | None = None
+    samples: Vector | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "actions", frozen_array(self.actions))
+
+
+@dataclass(frozen=True, slots=True)
+class Nominal:
+    """The joint motion that a proposal amounts to, after a controller translated it.
+
+    Attributes:
+        kind: how ``value`` is to be read.
+        value: shape (n,), rad/s², N·m, rad/s or rad.
+        kp, kd: gains for ``POSITION``, shape (n,), N·m/rad and N·m·s/rad.
+    """
+
+    kind: NominalKind
+    value: Vector
+    kp: Vector | None = None
+    kd: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Limits that a mode puts on proposed motion, never on braking (law 4).
+
+    Attributes:
+        velocity: share of every joint's velocity limit, in (0, 1].
+        acceleration: share of every joint's acceleration limit, in (0, 1].
+    """
+
+    velocity: float = 1.0
+    acceleration: float = 1.0
+
+
+FULL_ENVELOPE = Envelope()
+
+
+@dataclass(frozen=True, slots=True)
+class TorqueCommand:
+    """Joint torques, shape (n,), N·m; void after ``expires`` (ns)."""
+
+    tau: Vector
+    t: int
+    expires: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class PositionCommand:
+    """Joint position targets for servos, shape (n,), rad; void after ``expires`` (ns)."""
+
+    q: Vector
+    t: int
+    expires: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class VelocityCommand:
+    """Joint velocity targets, shape (n,), rad/s; void after ``expires`` (ns)."""
+
+    v: Vector
+    t: int
+    expires: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class PDCommand:
+    """τ = kp (q − q_measured) + kd (v − v_measured) + tau_ff in the drive; void after ``expires`` (ns)."""
+
+    q: Vector
+    v: Vector
+    kp: Vector
+    kd: Vector
+    tau_ff: Vector
+    t: int
+    expires: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalStop:
+    """The platform's last resort: for arms safe torque off with the brakes engaged. Never expires."""
+
+    reason: str
+    t: int
+    seq: int
+
+
+Command = TorqueCommand | PositionCommand | VelocityCommand | PDCommand | TerminalStop
+
+
+@dataclass(frozen=True, slots=True)
+class Margins:
+    """Distance to each kind of limit for the command of this tick; negative is a violation.
+
+    Attributes:
+        position: smallest distance of a joint to its position limit after the tick, rad.
+        velocity: smallest distance of a joint speed to its limit after the tick, rad/s.
+        torque: smallest distance of a joint torque to its limit, N·m.
+        clearance: smallest signed distance over all kept collision pairs now, m.
+        nearest: the pair with that clearance, ``"link_a|link_b"``.
+    """
+
+    position: float
+    velocity: float
+    torque: float
+    clearance: float
+    nearest: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilterResult:
+    """What the safety filter made of a nominal.
+
+    Attributes:
+        torque: shape (n,), N·m.
+        acceleration: shape (n,), rad/s², the predicted joint acceleration.
+        status: how it came about.
+        solver: what the QP solver reported.
+        source: ``"proposal"``, ``"qp"``, ``"backup"`` or ``"terminal_stop"``.
+        slack: (row name, amount) of every relaxed row; the amount in the row's unit.
+        active: names of the rows that bind.
+        margins: distances to the limits.
+        effort: ‖(a − a_nominal) / a_max‖₂, dimensionless; 0 for an unchanged proposal.
+        iterations: of the QP solver.
+        stuck: a moving proposal is being answered with standstill.
+        provisional: no certificate backs the braking figures; they are verified tick by tick only.
+        refusal: why the checker refused, or "".
+    """
+
+    torque: Vector
+    acceleration: Vector
+    status: FilterStatus
+    solver: SolverStatus
+    source: str
+    slack: tuple[tuple[str, float], ...]
+    active: tuple[str, ...]
+    margins: Margins
+    effort: float
+    iterations: int = 0
+    stuck: bool = False
+    provisional: bool = True
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A monitor's evidence boiled down to one number; larger is worse. ``detail`` says what dominates."""
+
+    value: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One monitor's statement about one tick.
+
+    Attributes:
+        monitor: its stable name.
+        level: what it says.
+        score, threshold: alarm when ``score > threshold``; NaN where a check is yes or no.
+        p_value: running conformal p-value of the episode, or None.
+        cause: the cause that this verdict activates, or None.
+        detail: what was seen, in words.
+    """
+
+    monitor: str
+    level: Level
+    score: float
+    threshold: float
+    p_value: float | None = None
+    cause: Cause | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Measured durations of the stages of one tick, ns. Evidence for the next tick, never for this one."""
+
+    intake: int = 0
+    policy: int = 0
+    controller: int = 0
+    monitors: int = 0
+    modes: int = 0
+    filter: int = 0
+    record: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One tick's outcome.
+
+    Attributes:
+        command: what the actuators get.
+        mode: mode after this tick's causes.
+        causes: every active cause.
+        reasons: ids of the mode-table rows that fired.
+        authority: who moved the body.
+        verdicts: what every monitor said.
+        filter: what the safety filter did.
+        timings: measured durations.
+        tick, episode: counters from 0.
+        enforcement: whether the shield enforced.
+    """
+
+    command: Command
+    mode: Mode
+    causes: tuple[Cause, ...]
+    reasons: tuple[str, ...]
+    authority: Authority
+    verdicts: tuple[Verdict, ...]
+    filter: FilterResult
+    timings: Timings
+    tick: int
+    episode: int
+    enforcement: Enforcement = Enforcement.FULL
+
+    @property
+    def margins(self) -> Margins:
+        """Distances to the limits, from the filter result."""
+        return self.filter.margins
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What monitors may look at in one tick.
+
+    Attributes:
+        observation: this tick's observation.
+        now: the tick's time, ns.
+        proposal: the proposal that arrived this tick, or None.
+        current: the accepted proposal that the controller follows, or None.
+        previous: the previous decision of the episode, or None.
+        residual: measured minus predicted joint velocity of the previous tick, shape (n,), or None.
+    """
+
+    observation: Observation
+    now: int
+    proposal: Proposal | None = None
+    current: Proposal | None = None
+    previous: Decision | None = None
+    residual: Vector | None = field(default=None)
