@@ -87,7 +87,7 @@ class Observation:
     """
 
     state: RobotState
-    sensors: Mapping[str, Sensor] = _NO_SENSORS
+    sensors: Mapping[str, Sensor] = field(default_factory=lambda: _NO_SENSORS)
     instruction: str | None = None
     external_wrench: Vector | None = None
     estop: bool = False
@@ -389,4 +389,4 @@ class Evidence:
     proposal: Proposal | None = None
     current: Proposal | None = None
     previous: Decision | None = None
-    residual: Vector | None = field(default=None)
+    residual: Vector | None = None
