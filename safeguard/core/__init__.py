@@ -1,1 +1,1 @@
-"""TODO"""
+"""Vocabulary, protocols, the robot model and configuration; imports nothing else of safeguard."""

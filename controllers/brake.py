@@ -1,0 +1,99 @@
+"""The backup: a stored stop that every joint can follow, and its fixed tracking law.
+
+From (q₀, v₀) at t₀ each joint decelerates with its guaranteed a_b until it rests, then holds:
+
+    q(s) = q₀ + v₀ s' − sgn(v₀) a_b s'²/2,   v(s) = v₀ − sgn(v₀) a_b s',   s' = min(s, |v₀| / a_b).
+
+The tracking law feeds the reference acceleration of the coming period forward and adds
+ω² (q_ref − q) + 2 ω (v_ref − v).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pinocchio as pin
+
+from safeguard.core.config import BrakeConfig
+from safeguard.core.robot import RobotModel
+from safeguard.core.types import NS_PER_S, Vector, frozen_array
+
+_SEED = 7
+_LEAST_SHARE = 0.02  # of the acceleration limits; the tick-by-tick verification carries the guarantee
+
+
+@dataclass(frozen=True, slots=True)
+class StopPlan:
+    """A stop from (q0, v0) at time ``t0``; immutable, so a verified one stays verified.
+
+    Attributes:
+        q0, v0: start, shape (n,), rad and rad/s.
+        a_brake: deceleration, shape (n,), rad/s².
+        t0: when it starts, ns.
+    """
+
+    q0: Vector
+    v0: Vector
+    a_brake: Vector
+    t0: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "q0", frozen_array(self.q0))
+        object.__setattr__(self, "v0", frozen_array(self.v0))
+
+    @property
+    def durations(self) -> Vector:
+        """Time to rest of every joint, shape (n,), s."""
+        return np.abs(self.v0) / self.a_brake
+
+    @property
+    def distances(self) -> Vector:
+        """Path length to rest of every joint, shape (n,), rad."""
+        return self.v0 * self.v0 / (2.0 * self.a_brake)
+
+    def at(self, s: float | Vector) -> tuple[Vector, Vector]:
+        """Reference (q, v) at ``s`` seconds after the start; ``s`` is a number or has shape (k, 1)."""
+        braked = np.minimum(np.maximum(s, 0.0), self.durations)
+        slope = np.sign(self.v0) * self.a_brake
+        return self.q0 + (self.v0 - 0.5 * slope * braked) * braked, self.v0 - slope * braked
+
+    def acceleration(self, s: float, dt: float) -> Vector:
+        """Mean reference acceleration over [s, s + dt], shape (n,), rad/s²."""
+        return (self.at(s + dt)[1] - self.at(s)[1]) / dt
+
+    def elapsed(self, now: int) -> float:
+        """Seconds since the start at ``now`` ns; not before the start."""
+        return max(now - self.t0, 0) / NS_PER_S
+
+    def samples(self, count: int) -> tuple[Vector, Vector, Vector]:
+        """(q, v, a) at ``count`` times from the start to rest, each of shape (count, n).
+
+        The last sample is the hold: at rest, without acceleration.
+        """
+        durations, slope = self.durations, np.sign(self.v0) * self.a_brake
+        s = np.arange(count)[:, None] * (durations.max() / (count - 1))
+        braked = np.minimum(s, durations)
+        v = self.v0 - slope * braked
+        return self.q0 + 0.5 * (self.v0 + v) * braked, v, (s < durations) * -slope
+
+
+def guaranteed_deceleration(robot: RobotModel, config: BrakeConfig) -> Vector:
+    """Deceleration that all joints can reach at once within torque limits, shape (n,), rad/s².
+
+    One share of the acceleration limits for all joints: the worst over seeded samples of position and
+    velocity of the largest s with |h(q, v) − s M(q) sgn(v) a_max| ≤ τ_max, times a reserve.
+    """
+    limits, model = robot.limits, robot.pin_model
+    data = model.createData()
+    rng = np.random.default_rng(_SEED)
+    worst = np.inf
+    for _ in range(config.samples):
+        q = rng.uniform(limits.q_min, limits.q_max)
+        v = rng.uniform(-limits.v_max, limits.v_max)
+        pin.computeAllTerms(model, data, q, v)
+        h = robot.bias(q, v, data.nle)
+        push = data.M @ (-np.sign(v) * limits.a_max)
+        worst = min(worst, float(np.min((limits.tau_max - h * np.sign(push)) / np.abs(push))))
+    share = min(config.max_share, max(config.share_of_authority * worst, _LEAST_SHARE))
+    return frozen_array(share * limits.a_max)

@@ -1,0 +1,61 @@
+"""The final checker: recomputes what a motion does in plain numpy, from the raw limits, and says why not.
+
+It shares no bound with the QP: the QP works on tightened bounds, the checker on the limits themselves.
+A state that is already outside a limit may not be made worse than full braking makes it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from safeguard.controllers.viability import braking_point, stop_position
+from safeguard.core.limits import Limits
+from safeguard.core.types import Vector
+
+_ROUNDING = 1e-9
+_QUANTITIES = ("speed", "acceleration", "upper stop", "lower stop")
+
+
+class Checker:
+    """Checks motions and torques of a robot against its limits.
+
+    Args:
+        limits: the robot's own, untightened.
+        joints: names, for the reasons.
+        a_brake: guaranteed deceleration, shape (n,), rad/s².
+        dt: control period, s.
+    """
+
+    def __init__(self, limits: Limits, joints: tuple[str, ...], a_brake: Vector, dt: float) -> None:
+        self._limits, self._joints, self._a_brake, self._dt = limits, joints, a_brake, dt
+
+    def motion_refusal(self, q: Vector, v: Vector, a: Vector) -> str:
+        """Why acceleration ``a`` held for one period from (q, v) breaks a limit, or "".
+
+        Speed and acceleration after the period, and where the stop from there ends.
+        """
+        limits, dt = self._limits, self._dt
+        brake = braking_point(v, self._a_brake, dt)
+        v_next, v_brake = v + a * dt, v + brake * dt
+        end = stop_position(q + 0.5 * (v + v_next) * dt, v_next, self._a_brake)
+        end_brake = stop_position(q + 0.5 * (v + v_brake) * dt, v_brake, self._a_brake)
+        value = np.array((np.abs(v_next), np.abs(a), end, -end))
+        most = np.maximum(
+            np.array((limits.v_max, limits.a_max, limits.q_max, -limits.q_min)),
+            np.array((np.abs(v_brake), np.abs(brake), end_brake, -end_brake)),
+        )
+        within = value <= most + _ROUNDING  # False for NaN
+        if within.all():
+            return ""
+        k, j = np.unravel_index(int(np.argmin(within)), within.shape)
+        return f"{self._joints[j]}: {_QUANTITIES[k]} {value[k, j]:.5g}, limit {most[k, j]:.5g}"
+
+    def torque_refusal(self, tau: Vector, share: float = 1.0) -> str:
+        """Why torques of shape (n,) or (k, n) exceed ``share`` of the torque limits, or ""."""
+        size = np.abs(tau)
+        within = size <= share * self._limits.tau_max  # False for NaN
+        if within.all():
+            return ""
+        worst = size.reshape(-1, len(self._joints)).max(axis=0)
+        j = int(np.argmax(~within.reshape(-1, len(self._joints)).all(axis=0)))
+        return f"{self._joints[j]}: torque {worst[j]:.5g} N·m, limit {share * self._limits.tau_max[j]:.5g}"

@@ -1,0 +1,50 @@
+"""Rigid-body dynamics of a robot model in preallocated form: M(q) a + h(q, v) = τ."""
+
+from __future__ import annotations
+
+import numpy as np
+import pinocchio as pin
+
+from safeguard.core.robot import RobotModel
+from safeguard.core.types import Vector
+
+
+class Dynamics:
+    """Mass matrix, bias forces and Jacobian of the last state given to ``update``.
+
+    Attributes:
+        M: mass matrix with armature, shape (n, n), kg·m².
+        h: bias forces with friction, shape (n,), N·m.
+        J: joint Jacobian in the world frame (linear part at the world's origin), shape (6, n).
+        data: the pinocchio data, placed at the last state.
+    """
+
+    def __init__(self, robot: RobotModel) -> None:
+        self._robot = robot
+        self._model = robot.pin_model
+        self.data = self._model.createData()
+        self._pool = pin.ModelPool(self._model, 1)
+        self.M = np.zeros((robot.n, robot.n))
+        self.h = np.zeros(robot.n)
+        self.J = np.zeros((6, robot.n))
+
+    def update(self, q: Vector, v: Vector) -> None:
+        """Evaluate at (q, v), each of shape (n,)."""
+        pin.computeAllTerms(self._model, self.data, q, v)
+        self.M = self.data.M
+        self.h = self._robot.bias(q, v, self.data.nle)
+        self.J = self.data.J
+
+    def torque(self, a: Vector) -> Vector:
+        """τ = M a + h at the last state, shape (n,), N·m."""
+        return self.M @ a + self.h
+
+    def acceleration(self, tau: Vector) -> Vector:
+        """a = M⁻¹ (τ − h) at the last state, shape (n,), rad/s²."""
+        return np.linalg.solve(self.M, tau - self.h)
+
+    def torques_along(self, q: Vector, v: Vector, a: Vector) -> Vector:
+        """Inverse dynamics of ``k`` independent states: q, v, a and the result have shape (k, n)."""
+        out = np.zeros((self._robot.n, len(q)), order="F")
+        pin.rneaInParallel(1, self._pool, np.asfortranarray(q.T), np.asfortranarray(v.T), np.asfortranarray(a.T), out)
+        return self._robot.bias(q, v, out.T)

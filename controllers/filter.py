@@ -1,0 +1,435 @@
+"""The safety filter: the closest allowed motion, checked, and committed only together with a verified stop.
+
+    minimise ½ ‖a − a_nom‖²  subject to
+        |M a + h| ≤ τ_max                                torque
+        a_low ≤ a ≤ a_high                               position, speed, acceleration (viability.py)
+        C a ≥ b                                          self-collision of the nearest pairs (clearance.py)
+
+The braking point comes first: it is where every bound is relaxed to (so the program always has a solution)
+and what is left if anything after it fails. The relaxation is reported as slack; torque is never relaxed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from safeguard.controllers.brake import StopPlan, guaranteed_deceleration
+from safeguard.controllers.checker import Checker
+from safeguard.controllers.clearance import Clearance, ClearanceRows
+from safeguard.controllers.dynamics import Dynamics
+from safeguard.controllers.qp import BIG, OsqpSolver
+from safeguard.controllers.viability import JointBounds, braking_point
+from safeguard.core.config import FilterConfig
+from safeguard.core.enums import FilterStatus, NominalKind, SolverStatus
+from safeguard.core.errors import ConfigError
+from safeguard.core.robot import RobotModel
+from safeguard.core.types import (
+    FULL_ENVELOPE,
+    NS_PER_S,
+    Envelope,
+    FilterResult,
+    Margins,
+    Nominal,
+    RobotState,
+    Vector,
+    frozen_array,
+)
+
+_TIGHTEN = 2.0  # solver tolerances that bounds keep from the truth, so that rounding is not a violation
+_ACTIVE = 5.0  # solver tolerances within which a row counts as active
+
+
+@dataclass(slots=True)
+class _Problem:
+    """What one tick knows before it decides."""
+
+    q: Vector
+    v: Vector
+    nominal: Vector  # rad/s²
+    torque: Vector | None  # the proposed torque itself, if that was the input
+    brake: Vector
+    lower: Vector
+    upper: Vector
+    rows: ClearanceRows
+    slack: tuple[tuple[str, float], ...]
+    distances: Vector
+
+
+@dataclass(slots=True)
+class _Motion:
+    """A candidate for commitment."""
+
+    a: Vector
+    tau: Vector
+    plan: StopPlan
+
+
+class SafetyFilter:
+    """Filters joint motion of a fixed-base arm under stated assumptions (docs/concepts/assumptions.md).
+
+    Args:
+        robot: the model.
+        dt: control period, s; a command is held for so long.
+        config: margins, clearances, braking and solver settings.
+
+    Call it once per period; it keeps the verified stop between calls.
+    """
+
+    def __init__(self, robot: RobotModel, dt: float = 0.002, config: FilterConfig | None = None) -> None:
+        if not 0.0 < dt <= 0.02:
+            raise ConfigError(f"dt = {dt} s: the control period must lie in (0, 0.02] s")
+        self.config = config or FilterConfig()
+        self.robot, self.dt = robot, dt
+        self.a_brake = guaranteed_deceleration(robot, self.config.brake)
+        self._a_plan = frozen_array(self.config.brake.plan_share * self.a_brake)
+        self._dt_ns = round(dt * NS_PER_S)
+        self.dynamics = Dynamics(robot)
+        self._clearance = Clearance(robot, self.config.clearance)
+        slots = self.config.clearance.slots
+        self._solver = OsqpSolver(robot.n, robot.n + slots, self.config.solver)
+        self._dense = np.zeros((robot.n + slots, robot.n))
+        self._low, self._high = np.full(2 * robot.n + slots, -BIG), np.full(2 * robot.n + slots, BIG)
+        self._checker = Checker(robot.limits, robot.joints, self.a_brake, dt)
+        limits, margins = robot.limits, self.config.margins
+        self._bounds = JointBounds(
+            limits.q_min + margins.position_rad,
+            limits.q_max - margins.position_rad,
+            (1.0 - margins.velocity_share) * limits.v_max,
+            limits.a_max,
+            self._a_plan,
+            dt,
+        )
+        self._tight_tau = (1.0 - self.config.margins.torque_share) * robot.limits.tau_max
+        self._plan: StopPlan | None = None
+        self._clock = 0
+        self._standing = 0
+
+    @property
+    def plan(self) -> StopPlan | None:
+        """The stored verified stop."""
+        return self._plan
+
+    def reset(self, state: RobotState | None = None) -> None:
+        """Forget everything; with a state, the stored stop is the one from that state."""
+        self._plan, self._clock, self._standing = None, 0, 0
+        if state is not None:
+            self._plan = StopPlan(state.q, state.v, self.a_brake, state.t)
+            self._clock = state.t
+
+    def __call__(
+        self,
+        state: RobotState,
+        *,
+        torque: ArrayLike | None = None,
+        acceleration: ArrayLike | None = None,
+        velocity: ArrayLike | None = None,
+        position: ArrayLike | None = None,
+        kp: ArrayLike | None = None,
+        kd: ArrayLike | None = None,
+        envelope: Envelope | None = None,
+    ) -> FilterResult:
+        """The closest allowed motion to exactly one of the proposals.
+
+        Args:
+            state: measured; ``q`` and ``v`` finite and of shape (n,).
+            torque: N·m. acceleration: rad/s². velocity: rad/s. position: rad, with the gains ``kp``
+                (N·m/rad) and ``kd`` (N·m·s/rad): the torque request kp (position − q) − kd v. Shape (n,).
+            envelope: restricts proposed motion, never braking.
+
+        Returns:
+            The result; a proposal that is not finite or of the wrong shape is answered by the backup.
+
+        Raises:
+            ConfigError: not exactly one kind of proposal, or a position without gains.
+        """
+        given = {"torque": torque, "acceleration": acceleration, "velocity": velocity, "position": position}
+        kinds = [name for name, value in given.items() if value is not None]
+        if len(kinds) != 1:
+            raise ConfigError(f"SafetyFilter takes exactly one of {', '.join(given)}; got {kinds or 'none'}")
+        if kinds[0] == "position" and (kp is None or kd is None):
+            raise ConfigError("SafetyFilter: position needs the gains kp and kd")
+        gains = [None if gain is None else np.asarray(gain, dtype=float) for gain in (kp, kd)]
+        value = np.asarray(given[kinds[0]], dtype=float)
+        return self.apply(state, Nominal(NominalKind(kinds[0]), value, *gains), envelope or FULL_ENVELOPE)
+
+    def apply(self, state: RobotState, nominal: Nominal, envelope: Envelope = FULL_ENVELOPE) -> FilterResult:
+        """As calling the filter, with the proposal as a ``Nominal``."""
+        if self._plan is None:
+            self.reset(state)
+        self.dynamics.update(state.q, state.v)
+        problem = self._pose(state, nominal, envelope)
+        if problem is None:
+            return self._run_backup(state, np.zeros(self.robot.n), SolverStatus.REJECTED, 0, "proposal is not finite")
+        motion = self._admissible(problem, state.t)
+        if motion is not None and not self._stop_refusal(problem, motion):
+            return self._commit(state, problem, motion, FilterStatus.ADMISSIBLE, SolverStatus.SKIPPED, 0)
+        a, status, iterations = self._solve(problem)
+        if status is not SolverStatus.SOLVED:
+            return self._run_backup(state, problem.nominal, status, iterations, "solver did not finish", problem)
+        motion = self._motion(problem, a, self.dynamics.torque(a), state.t)
+        refusal = self._motion_refusal(problem, motion) or self._stop_refusal(problem, motion)
+        if refusal:
+            return self._run_backup(state, problem.nominal, status, iterations, refusal, problem)
+        return self._commit(state, problem, motion, FilterStatus.CORRECTED, status, iterations)
+
+    def backup(self, state: RobotState | None) -> FilterResult:
+        """The stored stop's tracking law at ``state``; feed-forward alone if there is no state to trust."""
+        if self._plan is None:
+            if state is None:
+                return self._refused(np.zeros(self.robot.n), SolverStatus.SKIPPED, 0, "no stop is stored yet")
+            self.reset(state)
+        if state is not None:
+            self.dynamics.update(state.q, state.v)
+        return self._run_backup(state, np.zeros(self.robot.n), SolverStatus.SKIPPED, 0, "")
+
+    # -- posing the problem ---------------------------------------------------------------------------
+
+    def _pose(self, state: RobotState, nominal: Nominal, envelope: Envelope) -> _Problem | None:
+        """Everything the tick needs; None if the proposal is not usable."""
+        torque, wanted = self._wanted(state, nominal)
+        if wanted is None:
+            return None
+        q, v, dt = state.q, state.v, self.dt
+        brake = braking_point(v, self.a_brake, dt)
+        lower, upper = self._bounds(q, v, brake, envelope.velocity, envelope.acceleration)
+        distances = self._clearance.measure(q)
+        rows = self._clearance.rows(distances, self.dynamics.J, v, self._a_plan, brake, dt)
+        slack = tuple(
+            (f"clearance:{self._clearance.names[rows.pairs[k]]}", float(rows.slack[k]))
+            for k in np.flatnonzero(rows.slack > self.config.slack_tolerance_m)
+        )
+        return _Problem(q, v, wanted, torque, brake, lower, upper, rows, slack, distances)
+
+    def _wanted(self, state: RobotState, nominal: Nominal) -> tuple[Vector | None, Vector | None]:
+        """(proposed torque or None, wanted acceleration or None if unusable)."""
+        value, n = nominal.value, self.robot.n
+        if value.shape != (n,) or not np.isfinite(value).all():
+            return None, None
+        match nominal.kind:
+            case NominalKind.ACCELERATION:
+                return None, value
+            case NominalKind.TORQUE:
+                return value, self.dynamics.acceleration(value)
+            case NominalKind.VELOCITY:
+                return None, (value - state.v) / self.dt
+            case NominalKind.POSITION:
+                kp, kd = nominal.kp, nominal.kd
+                if kp is None or kd is None or not (np.isfinite(kp).all() and np.isfinite(kd).all()):
+                    return None, None
+                tau = kp * (value - state.q) - kd * state.v
+                return tau, self.dynamics.acceleration(tau)
+
+    # -- candidates -----------------------------------------------------------------------------------
+
+    def _motion(self, problem: _Problem, a: Vector, tau: Vector, now: int) -> _Motion:
+        v_next = problem.v + a * self.dt
+        q_next = problem.q + 0.5 * (problem.v + v_next) * self.dt
+        return _Motion(a, tau, StopPlan(q_next, v_next, self.a_brake, now + self._dt_ns))
+
+    def _admissible(self, problem: _Problem, now: int) -> _Motion | None:
+        """The proposal as it is, if it already satisfies every row and the checker."""
+        a = problem.nominal
+        if not ((problem.lower <= a).all() and (a <= problem.upper).all()):
+            return None
+        if not (problem.rows.C @ a >= problem.rows.bound).all():
+            return None
+        tau = problem.torque if problem.torque is not None else self.dynamics.torque(a)
+        motion = self._motion(problem, a, tau, now)
+        return None if self._motion_refusal(problem, motion) else motion
+
+    def _solve(self, problem: _Problem) -> tuple[Vector, SolverStatus, int]:
+        """The QP on bounds tightened by the solver's tolerance but never past the braking point."""
+        n, tight = self.robot.n, _TIGHTEN * self.config.solver.eps_abs
+        k = len(problem.rows.pairs)
+        low, high, dense = self._low, self._high, self._dense
+        low[:n] = np.minimum(problem.lower + tight, problem.brake)
+        high[:n] = np.maximum(problem.upper - tight, problem.brake)
+        # Torque rows in rad/s²: divided by the joint's own inertia.
+        inertia = np.diagonal(self.dynamics.M)
+        dense[:n] = self.dynamics.M / inertia[:, None]
+        at_brake = dense[:n] @ problem.brake
+        room_low = (-self._tight_tau - self.dynamics.h) / inertia + tight
+        room_high = (self._tight_tau - self.dynamics.h) / inertia - tight
+        low[n : 2 * n] = np.minimum(room_low, at_brake)
+        high[n : 2 * n] = np.maximum(room_high, at_brake)
+        # Clearance rows likewise: unit rows.
+        dense[n:] = 0.0
+        low[2 * n :] = -BIG
+        if k:
+            norm = _norms(problem.rows.C)
+            dense[n : n + k] = problem.rows.C / norm[:, None]
+            at_brake = dense[n : n + k] @ problem.brake
+            low[2 * n : 2 * n + k] = np.minimum(problem.rows.bound / norm + tight, at_brake)
+        start = np.minimum(np.maximum(problem.nominal, low[:n]), high[:n])
+        wanted = np.clip(problem.nominal, -BIG, BIG)
+        return self._solver.solve(wanted, dense, low, high, start)
+
+    # -- checks ---------------------------------------------------------------------------------------
+
+    def _motion_refusal(self, problem: _Problem, motion: _Motion) -> str:
+        """The checker's view of this tick: torque, limits, the dynamics themselves and the clearance rows."""
+        refusal = self._checker.torque_refusal(motion.tau)
+        refusal = refusal or self._checker.motion_refusal(problem.q, problem.v, motion.a)
+        if refusal:
+            return refusal
+        residual = np.abs(self.dynamics.M @ motion.a + self.dynamics.h - motion.tau).max()
+        if not residual < 1e-6:
+            return f"torque and acceleration differ by {residual:.2e} N·m"
+        rows = problem.rows
+        short = rows.bound - rows.C @ motion.a - _TIGHTEN * self.config.solver.eps_abs * _norms(rows.C)
+        if len(short) and short.max() > 0.0:
+            pair = self._clearance.names[rows.pairs[int(short.argmax())]]
+            return f"{pair}: clearance row short by {short.max():.2e} m"
+        return ""
+
+    def _stop_refusal(self, problem: _Problem, motion: _Motion) -> str:
+        """Why the stop from the next state is not a backup: its torques or its clearance."""
+        q, v, a = motion.plan.samples(self.config.brake.path_samples)
+        torques = self.dynamics.torques_along(q, v, a)
+        refusal = self._checker.torque_refusal(torques, 1.0 - self.config.margins.torque_share)
+        return refusal or self._clearance.stop_refusal(problem.distances, problem.q, motion.plan)
+
+    # -- outcomes -------------------------------------------------------------------------------------
+
+    def _commit(
+        self,
+        state: RobotState,
+        problem: _Problem,
+        motion: _Motion,
+        status: FilterStatus,
+        solver: SolverStatus,
+        iterations: int,
+    ) -> FilterResult:
+        """Store the verified stop and hand out the motion that leads to it (law 3)."""
+        self._plan, self._clock = motion.plan, state.t
+        corrected = status is FilterStatus.CORRECTED
+        return FilterResult(
+            torque=frozen_array(motion.tau),
+            acceleration=frozen_array(motion.a),
+            status=status,
+            solver=solver,
+            source="qp" if corrected else "proposal",
+            slack=problem.slack,
+            active=self._active(problem, motion.a) if corrected else (),
+            margins=self._margins(motion.plan.q0, motion.plan.v0, motion.tau, problem.distances),
+            effort=self._effort(motion.a - problem.nominal) if corrected else 0.0,
+            iterations=iterations,
+            stuck=self._is_stuck(state, problem.nominal, status),
+        )
+
+    def _run_backup(
+        self,
+        state: RobotState | None,
+        nominal: Vector,
+        solver: SolverStatus,
+        iterations: int,
+        refusal: str,
+        problem: _Problem | None = None,
+    ) -> FilterResult:
+        """One tick of the stored stop; the dynamics are already at ``state``."""
+        plan = self._plan
+        assert plan is not None
+        self._clock = self._clock + self._dt_ns if state is None or state.t <= self._clock else state.t
+        elapsed = plan.elapsed(self._clock)
+        q_ref, v_ref = plan.at(elapsed)
+        forward = plan.acceleration(elapsed, self.dt)
+        if state is None:
+            self.dynamics.update(q_ref, v_ref)
+        tau, a = self._tracking(state, q_ref, v_ref, forward)
+        refused = self._checker.torque_refusal(tau)
+        if refused:
+            return self._refused(tau, solver, iterations, f"backup: {refused}")
+        q, v = (q_ref, v_ref) if state is None else (state.q, state.v)
+        distances = self._clearance.measure(q)
+        v_next = v + a * self.dt
+        status = FilterStatus.BACKUP
+        return FilterResult(
+            torque=frozen_array(tau),
+            acceleration=frozen_array(a),
+            status=status,
+            solver=solver,
+            source="backup",
+            slack=problem.slack if problem else (),
+            active=(),
+            margins=self._margins(q + 0.5 * (v + v_next) * self.dt, v_next, tau, distances),
+            effort=self._effort(a - nominal),
+            iterations=iterations,
+            stuck=state is not None and self._is_stuck(state, nominal, status),
+            refusal=refusal,
+        )
+
+    def _tracking(self, state: RobotState | None, q_ref: Vector, v_ref: Vector, forward: Vector) -> tuple[Vector, Vector]:
+        """The tracking law; feedback shrinks, never feed-forward, where both do not fit the torque limits."""
+        tau = self.dynamics.torque(forward)
+        if state is None:
+            return tau, forward
+        omega = self.config.brake.omega_radps
+        feedback = omega * omega * (q_ref - state.q) + 2.0 * omega * (v_ref - state.v)
+        push = self.dynamics.M @ feedback
+        room = np.maximum(self._tight_tau - tau * np.sign(push), 0.0)
+        share = float(min(1.0, np.min(room / np.maximum(np.abs(push), 1e-12))))
+        return tau + share * push, forward + share * feedback
+
+    def _refused(self, tau: Vector, solver: SolverStatus, iterations: int, refusal: str) -> FilterResult:
+        nothing = frozen_array(np.zeros(self.robot.n))
+        margins = Margins(float("nan"), float("nan"), float("nan"), float("nan"), "")
+        return FilterResult(
+            torque=nothing,
+            acceleration=nothing,
+            status=FilterStatus.REFUSED,
+            solver=solver,
+            source="terminal_stop",
+            slack=(),
+            active=(),
+            margins=margins,
+            effort=0.0,
+            iterations=iterations,
+            refusal=refusal,
+        )
+
+    # -- reporting ------------------------------------------------------------------------------------
+
+    def _effort(self, change: Vector) -> float:
+        scaled = change / self.robot.limits.a_max
+        return float(np.sqrt(scaled @ scaled))
+
+    def _margins(self, q: Vector, v: Vector, tau: Vector, distances: Vector) -> Margins:
+        limits = self.robot.limits
+        nearest = int(distances.argmin())
+        return Margins(
+            position=float(np.minimum(q - limits.q_min, limits.q_max - q).min()),
+            velocity=float((limits.v_max - np.abs(v)).min()),
+            torque=float((limits.tau_max - np.abs(tau)).min()),
+            clearance=float(distances[nearest]),
+            nearest=self._clearance.names[nearest],
+        )
+
+    def _active(self, problem: _Problem, a: Vector) -> tuple[str, ...]:
+        """Names of the rows that bind at ``a``."""
+        joints, tol = self.robot.joints, _ACTIVE * self.config.solver.eps_abs
+        names = [f"lower:{joints[j]}" for j in np.flatnonzero(a - problem.lower < tol)]
+        names += [f"upper:{joints[j]}" for j in np.flatnonzero(problem.upper - a < tol)]
+        tau, inertia = self.dynamics.torque(a), np.diagonal(self.dynamics.M)
+        spare = (self._tight_tau - np.abs(tau)) / inertia
+        names += [f"torque:{joints[j]}" for j in np.flatnonzero(spare < tol)]
+        rows = problem.rows
+        if len(rows.pairs):
+            near = rows.pairs[rows.C @ a - rows.bound < tol * _norms(rows.C)]
+            names += [f"clearance:{self._clearance.names[pair]}" for pair in near]
+        return tuple(names)
+
+    def _is_stuck(self, state: RobotState, nominal: Vector, status: FilterStatus) -> bool:
+        """Standing for a while although the proposal wants to move."""
+        still = bool(np.abs(state.v).max() < self.config.standstill_radps)
+        wants = self._effort(nominal) > self.config.standstill_radps
+        held = still and wants and status is not FilterStatus.ADMISSIBLE
+        self._standing = self._standing + 1 if held else 0
+        return self._standing * self.dt >= self.config.stuck_s
+
+
+def _norms(rows: Vector) -> Vector:
+    """Length of every row, never zero, shape (k,)."""
+    return np.maximum(np.sqrt(np.einsum("ij,ij->i", rows, rows)), 1e-12)

@@ -1,0 +1,65 @@
+"""Configuration at the edge: pydantic models with the unit in the key, frozen, converted once.
+
+Values that a safety engineer would want to change are here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class BrakeConfig(_Section):
+    """The backup: how hard it brakes and how stiffly it follows its reference."""
+
+    share_of_authority: float = Field(0.9, gt=0.0, le=1.0, description="of the worst sampled braking authority")
+    max_share: float = Field(0.45, gt=0.0, le=1.0, description="of the acceleration limits, at most")
+    plan_share: float = Field(0.85, gt=0.0, lt=1.0, description="of the deceleration; the rest absorbs model error")
+    samples: int = Field(4000, ge=100, description="states in which the braking authority is sampled")
+    omega_radps: float = Field(30.0, gt=0.0, description="natural frequency of the tracking law")
+    path_samples: int = Field(6, ge=2, description="points of a stop whose torque is checked")
+
+
+class ClearanceConfig(_Section):
+    """Self-collision: what is kept, and how early rows start to steer."""
+
+    hard_floor_m: float = Field(0.001, gt=0.0, description="proved for every point of a stop")
+    floor_m: float = Field(0.004, gt=0.0, description="measured at every sample of a stop")
+    buffer_m: float = Field(0.006, ge=0.0, description="rows steer this much before the floor")
+    decay_s: float = Field(0.05, gt=0.0, description="time constant of the approach to the buffer")
+    zone_m: float = Field(0.05, gt=0.0, description="stops that end further than this from the buffer get no row")
+    slots: int = Field(8, ge=1, description="number of rows in the QP")
+    path_samples: int = Field(12, ge=2, description="points of a stop whose distances are measured")
+    refinements: int = Field(2, ge=0, description="times the sampling may be doubled before refusing")
+
+
+class MarginConfig(_Section):
+    """What is kept between the filter's own bounds and the limits, for model and rounding errors."""
+
+    position_rad: float = Field(0.002, ge=0.0)
+    velocity_share: float = Field(0.01, ge=0.0, lt=1.0)
+    torque_share: float = Field(0.01, ge=0.0, lt=1.0, description="kept for the backup's feedback")
+
+
+class SolverConfig(_Section):
+    """OSQP settings that decide accuracy and bounded work."""
+
+    eps_abs: float = Field(1e-3, gt=0.0, description="in rad/s², the unit of every row")
+    max_iter: int = Field(1000, ge=10)
+    check_every: int = Field(10, ge=1)
+    rho: float = Field(1.0, gt=0.0)
+
+
+class FilterConfig(_Section):
+    """The safety filter."""
+
+    brake: BrakeConfig = BrakeConfig()
+    clearance: ClearanceConfig = ClearanceConfig()
+    margins: MarginConfig = MarginConfig()
+    solver: SolverConfig = SolverConfig()
+    standstill_radps: float = Field(0.02, gt=0.0, description="speed under which a joint stands")
+    stuck_s: float = Field(0.2, gt=0.0, description="standing this long against a moving proposal is stuck")
+    slack_tolerance_m: float = Field(1e-5, ge=0.0, description="relaxation below this is rounding")
