@@ -25,6 +25,7 @@ from safeguard.core.types import (
 )
 
 _FAR_OUTSIDE_RAD = 0.2  # a measured position this far beyond a limit is a sensor fault
+_STANDING_GAIN = 20.0  # 1/s; damping where an unshielded run has no proposal yet
 _FAR_OUTSIDE_SPEED = 2.0  # likewise this many times the speed limit
 
 
@@ -46,6 +47,16 @@ class ArmPlatform:
         """Names of the controlled joints, in order."""
         return self.robot.joints
 
+    @property
+    def v_max(self) -> Vector:
+        """Speed limits, shape (n,), rad/s."""
+        return self.robot.limits.v_max
+
+    @property
+    def rest(self) -> RobotState:
+        """The robot's home configuration at rest."""
+        return RobotState(self.robot.home, np.zeros(self.robot.n), 0)
+
     def filter(self, state: RobotState, nominal: Nominal, envelope: Envelope = FULL_ENVELOPE) -> FilterResult:
         """See ``SafetyFilter.apply``."""
         return self.safety_filter.apply(state, nominal, envelope)
@@ -55,8 +66,9 @@ class ArmPlatform:
         return self.safety_filter.backup(state)
 
     def bypass(self, state: RobotState, nominal: Nominal | None) -> FilterResult:
-        """The nominal as torque, whatever it is. Outside law 1; only for runs with enforcement off."""
-        tau = np.full(self.robot.n, np.nan) if nominal is None else self._raw_torque(state, nominal)
+        """The nominal as torque, whatever it is, or damping without one. Outside law 1."""
+        standing = Nominal(NominalKind.ACCELERATION, -_STANDING_GAIN * state.v)
+        tau = self._raw_torque(state, standing if nominal is None else nominal)
         return FilterResult(
             torque=frozen_array(tau),
             acceleration=frozen_array(np.full(self.robot.n, np.nan)),
@@ -67,6 +79,22 @@ class ArmPlatform:
             active=(),
             margins=self._margins,
             effort=0.0,
+        )
+
+    def stopped(self, reason: str) -> FilterResult:
+        """The result of a tick that ends in the terminal stop."""
+        nothing = frozen_array(np.zeros(self.robot.n))
+        return FilterResult(
+            torque=nothing,
+            acceleration=nothing,
+            status=FilterStatus.REFUSED,
+            solver=SolverStatus.SKIPPED,
+            source="terminal_stop",
+            slack=(),
+            active=(),
+            margins=self._margins,
+            effort=0.0,
+            refusal=reason,
         )
 
     def command(self, result: FilterResult, now: int, expires: int, seq: int) -> Command:

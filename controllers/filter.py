@@ -162,7 +162,7 @@ class SafetyFilter:
         self.dynamics.update(state.q, state.v)
         problem = self._pose(state, nominal, envelope)
         if problem is None:
-            return self._run_backup(state, np.zeros(self.robot.n), SolverStatus.REJECTED, 0, "proposal is not finite")
+            return self._run_backup(state, None, SolverStatus.REJECTED, 0, "proposal is not finite")
         motion = self._admissible(problem, state.t)
         if motion is not None and not self._stop_refusal(problem, motion):
             return self._commit(state, problem, motion, FilterStatus.ADMISSIBLE, SolverStatus.SKIPPED, 0)
@@ -183,7 +183,7 @@ class SafetyFilter:
             self.reset(state)
         if state is not None:
             self.dynamics.update(state.q, state.v)
-        return self._run_backup(state, np.zeros(self.robot.n), SolverStatus.SKIPPED, 0, "")
+        return self._run_backup(state, None, SolverStatus.SKIPPED, 0, "")
 
     # -- posing the problem ---------------------------------------------------------------------------
 
@@ -323,7 +323,7 @@ class SafetyFilter:
     def _run_backup(
         self,
         state: RobotState | None,
-        nominal: Vector,
+        nominal: Vector | None,
         solver: SolverStatus,
         iterations: int,
         refusal: str,
@@ -355,9 +355,9 @@ class SafetyFilter:
             slack=problem.slack if problem else (),
             active=(),
             margins=self._margins(q + 0.5 * (v + v_next) * self.dt, v_next, tau, distances),
-            effort=self._effort(a - nominal),
+            effort=0.0 if nominal is None else self._effort(a - nominal),
             iterations=iterations,
-            stuck=state is not None and self._is_stuck(state, nominal, status),
+            stuck=state is not None and nominal is not None and self._is_stuck(state, nominal, status),
             refusal=refusal,
         )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from safeguard.controllers.direct import columns
 from safeguard.core.enums import NominalKind, Reference
 from safeguard.core.errors import SpecError
 from safeguard.core.types import NS_PER_S, ActionSpec, Nominal, Proposal, RobotState, Vector
@@ -31,10 +32,7 @@ class ChunkTracking:
     def __init__(self, spec: ActionSpec, joints: tuple[str, ...], omega: float = 15.0) -> None:
         if spec.reference is not Reference.ABSOLUTE or spec.unit != "rad":
             raise SpecError(f"ChunkTracking follows absolute joint positions in rad, got {spec.reference} in {spec.unit!r}")
-        if set(spec.joints) != set(joints):
-            odd = sorted(set(spec.joints) ^ set(joints))
-            raise SpecError(f"policy and robot joints differ: {', '.join(odd)}; name every joint, nothing is padded")
-        self._columns = np.array([spec.joints.index(joint) for joint in joints])
+        self._columns = columns(spec, joints)
         self._row_ns = NS_PER_S / spec.rate_hz
         self._kp, self._kd = omega * omega, 2.0 * omega
 

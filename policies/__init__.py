@@ -1,1 +1,13 @@
-"""TODO"""
+"""What proposes: adapters for any policy, the port between policy and shield, and trained policies.
+
+Nothing here imports torch before a torch policy is used.
+"""
+
+from __future__ import annotations
+
+from safeguard.core.protocols import Policy
+from safeguard.policies.adapt import as_policy
+from safeguard.policies.port import InlinePort
+from safeguard.policies.push_policy import PushPolicy
+
+__all__ = ["InlinePort", "Policy", "PushPolicy", "as_policy"]

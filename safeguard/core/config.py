@@ -5,7 +5,11 @@ Values that a safety engineer would want to change are here and nowhere else.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[float, Field(gt=0.0)]
 
 
 class _Section(BaseModel):
@@ -63,3 +67,36 @@ class FilterConfig(_Section):
     standstill_radps: float = Field(0.02, gt=0.0, description="speed under which a joint stands")
     stuck_s: float = Field(0.2, gt=0.0, description="standing this long against a moving proposal is stuck")
     slack_tolerance_m: float = Field(1e-5, ge=0.0, description="relaxation below this is rounding")
+
+
+class IntakeConfig(_Section):
+    """Limits of the intake checks."""
+
+    max_age_s: Positive = Field(0.010, description="oldest state that may be acted on")
+    future_s: float = Field(0.001, ge=0.0, description="how far ahead of now a stamp may be")
+    jump_factor: float = Field(1.5, ge=1.0, description="allowed multiple of the speed limit between two states")
+    jump_tolerance: float = Field(0.005, ge=0.0, description="added to that, rad or m (encoder noise)")
+    proposal_max_age_s: Positive = Field(0.2, description="oldest observation of a proposal on arrival")
+    repeat_tolerance: float = Field(
+        0.01, gt=0.0, allow_inf_nan=True, description="rad or m a joint may move under bit-identical chunks"
+    )
+
+
+class PolicyConfig(_Section):
+    """What is expected of the policy. Latency and period belong to its port."""
+
+    deadline_s: Positive = Field(0.2, description="oldest observation of the proposal that is being followed")
+    startup_s: float = Field(0.1, ge=0.0, description="time to the first proposal of an episode")
+    tracking_omega_radps: Positive = Field(15.0, description="natural frequency of the chunk tracking")
+
+
+class ShieldConfig(_Section):
+    """Everything about a shield that is not the robot, the policy or the mode table."""
+
+    filter: FilterConfig = FilterConfig()
+    intake: IntakeConfig = IntakeConfig()
+    policy: PolicyConfig = PolicyConfig()
+    effort_tau_s: Positive = Field(0.05, description="smoothing of the shield-effort score")
+    command_periods: int = Field(3, ge=1, description="control periods after which a command is void")
+    start_ack_s: float = Field(1.0, gt=0.0, description="how long the acknowledgement that starts an episode waits")
+    real_time: bool = Field(False, description="measured tick overruns are a cause; off in simulated time")

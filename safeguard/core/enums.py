@@ -48,6 +48,7 @@ class Cause(Enum):
     BACKUP_REFUSED = "backup_refused"  # the checker refused the backup too: terminal stop
     EFFORT_WARN = "effort_warn"  # shield effort above its calibrated threshold
     UNCALIBRATED = "uncalibrated"  # a calibrated monitor is past its horizon or has no threshold
+    AUDIT_FAILED = "audit_failed"  # records can no longer be written
     OPERATOR_STOP = "operator_stop"
 
 

@@ -16,6 +16,7 @@ from safeguard.core.types import (
     Proposal,
     RobotState,
     Score,
+    Vector,
 )
 
 
@@ -100,16 +101,30 @@ class Platform(Protocol):
         """Names of the controlled joints, in order."""
         ...
 
+    @property
+    def v_max(self) -> Vector:
+        """Speed limits, shape (n,), rad/s."""
+        ...
+
+    @property
+    def rest(self) -> RobotState:
+        """A state at rest from which the body may move; start-up checks use it."""
+        ...
+
     def filter(self, state: RobotState, nominal: Nominal, envelope: Envelope) -> FilterResult:
         """The closest allowed motion; commits it together with a verified backup (law 3)."""
         ...
 
-    def backup(self, state: RobotState) -> FilterResult:
-        """The stored backup's tracking law at the measured state, checked."""
+    def backup(self, state: RobotState | None) -> FilterResult:
+        """The stored backup's tracking law at the measured state, checked; feed-forward without a state."""
+        ...
+
+    def stopped(self, reason: str) -> FilterResult:
+        """The result of a tick in which nobody has authority: the terminal stop."""
         ...
 
     def bypass(self, state: RobotState, nominal: Nominal | None) -> FilterResult:
-        """The nominal unfiltered, for runs with enforcement off. Outside law 1."""
+        """The nominal unfiltered, or standing still without one; for runs without enforcement, outside law 1."""
         ...
 
     def command(self, result: FilterResult, now: int, expires: int, seq: int) -> Command:

@@ -1,0 +1,308 @@
+"""What comes in from outside, checked before anything else touches it (law 5: missing is alarm).
+
+Deterministic in the sequence of calls. Every check yields one verdict, every tick; the verdicts on a proposal
+stand until the next proposal arrives, so that a bad output stays active for as long as it is the newest one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Annotated, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import BaseModel, ConfigDict, Field
+
+from safeguard.core.enums import Cause
+from safeguard.core.errors import ConfigError
+from safeguard.core.types import (
+    NS_PER_S,
+    ActionSpec,
+    Observation,
+    Proposal,
+    RobotState,
+    Vector,
+    Verdict,
+    frozen_array,
+)
+from safeguard.monitors.verdicts import failed, passed
+
+Verdicts: TypeAlias = tuple[Verdict, ...]
+Positive = Annotated[float, Field(gt=0.0)]
+
+CLOCK: Final = passed("intake.clock")
+ESTOP: Final = passed("intake.estop")
+STATE: Final = passed("intake.state")
+AGE: Final = passed("intake.age")
+ORDER: Final = passed("intake.order")
+JUMP: Final = passed("intake.jump")
+PROPOSAL: Final = passed("intake.proposal")
+PROPOSAL_AGE: Final = passed("intake.proposal_age")
+PROPOSAL_ORDER: Final = passed("intake.proposal_order")
+REPETITION: Final = passed("intake.repetition")
+
+_OBSERVED: Final[Verdicts] = (CLOCK, ESTOP, STATE, AGE, ORDER, JUMP)
+_RECEIVED: Final[Verdicts] = (PROPOSAL, PROPOSAL_AGE, PROPOSAL_ORDER, REPETITION)
+
+
+class IntakeConfig(BaseModel):
+    """Limits of the intake checks.
+
+    Attributes:
+        max_age_s: oldest state that may be acted on.
+        future_s: how far ahead of ``now`` a stamp may be.
+        jump_factor: allowed multiple of the velocity limit between two states.
+        jump_tolerance: added to that, rad or m (encoder noise).
+        proposal_max_age_s: oldest observation that a proposal may stem from when it arrives.
+        repeat_tolerance: a bit-identical chunk is fine while no joint has moved further than this, rad or m;
+            ``inf`` for a policy that may rightly repeat itself, such as one that names a fixed goal.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_age_s: Positive = 0.010
+    future_s: Annotated[float, Field(ge=0.0)] = 0.001
+    jump_factor: Annotated[float, Field(ge=1.0)] = 1.5
+    jump_tolerance: Annotated[float, Field(ge=0.0)] = 0.005
+    proposal_max_age_s: Positive = 0.2
+    repeat_tolerance: Positive = 0.01
+
+
+class Intake:
+    """Checks observations and proposals. Bounded memory: a ring of recent joint positions.
+
+    Args:
+        joints: names of the controlled joints, in the order of ``q`` and ``v``.
+        period: control period, s.
+        config: limits of the checks.
+        velocity: velocity limit of every joint, shape (n,), rad/s or m/s.
+    """
+
+    def __init__(
+        self,
+        joints: Sequence[str],
+        period: float,
+        config: IntakeConfig | None = None,
+        *,
+        velocity: ArrayLike,
+    ) -> None:
+        limits = config or IntakeConfig()
+        self._joints = tuple(joints)
+        self._shape = (len(self._joints),)
+        self._velocity = frozen_array(velocity)
+        if self._velocity.shape != self._shape or not (self._velocity > 0.0).all():
+            raise ConfigError(
+                f"Intake needs one positive velocity limit for each of {self._joints}, got {velocity!r}"
+            )
+        if not period > 0.0:
+            raise ConfigError(f"Intake needs a period > 0 s, got {period!r}")
+        self._config = limits
+        self._max_age = round(limits.max_age_s * NS_PER_S)
+        self._future = round(limits.future_s * NS_PER_S)
+        self._proposal_max_age = round(limits.proposal_max_age_s * NS_PER_S)
+        self._speed = frozen_array(self._velocity * (limits.jump_factor / NS_PER_S))
+        ring = math.ceil(limits.proposal_max_age_s / period) + 2
+        self._history: deque[tuple[int, Vector]] = deque(maxlen=ring)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the episode."""
+        self._now: int | None = None
+        self._last: RobotState | None = None
+        self._newest = -1  # newest plausible stamp
+        self._history.clear()
+        self._seq: int | None = None
+        self._t_obs: int | None = None
+        self._actions: Vector | None = None
+        self._at: Vector | None = None  # joint positions that the newest chunk was computed from
+        self._standing: Verdicts = ()
+
+    def observe(self, observation: Observation | None, now: int) -> Verdicts:
+        """Verdicts on this tick's observation at ``now`` ns; None is a missing one. Call it once a tick."""
+        clock = self._clock(now)
+        if observation is None:
+            missing = failed("intake.age", Cause.STATE_STALE, "no observation in this tick")
+            return (clock, ESTOP, STATE, missing, ORDER, JUMP)
+        estop = ESTOP
+        if observation.estop:
+            estop = failed("intake.estop", Cause.ESTOP, "the emergency stop input is pressed")
+        state = observation.state
+        form = self._form(state)
+        if form is not STATE:
+            return (clock, estop, form, AGE, ORDER, JUMP)
+        age = self._age(state.t, now)
+        order = self._order(state.t)
+        jump = JUMP
+        if order is ORDER and state.t <= now + self._future and state.t != self._newest:
+            jump = self._jump(state)
+            self._newest = state.t
+            self._last = state
+            self._history.append((state.t, state.q))
+        if age is AGE and clock is CLOCK and estop is ESTOP and order is ORDER and jump is JUMP:
+            return _OBSERVED
+        return (clock, estop, STATE, age, order, jump)
+
+    def receive(
+        self, proposal: object, spec: ActionSpec, now: int, observation: Observation | None
+    ) -> Verdicts:
+        """Verdicts on the newest proposal at ``now`` ns. Call it every tick, after ``observe``.
+
+        None means that nothing arrived: the verdicts on the last one stand. Before the first there are none.
+        A proposal may be used when none of its verdicts has a cause.
+        """
+        if proposal is None:
+            return self._standing
+        form = _proposal_form(proposal, spec)
+        if form is not PROPOSAL or not isinstance(proposal, Proposal):
+            self._standing = (form, PROPOSAL_AGE, PROPOSAL_ORDER, REPETITION)
+            return self._standing
+        age = self._proposal_age(proposal.t_obs, now)
+        order = self._proposal_order(proposal, now)
+        repetition = self._repetition(proposal, observation)
+        self._standing = (PROPOSAL, age, order, repetition)
+        return self._standing
+
+    def _clock(self, now: int) -> Verdict:
+        last = self._now
+        self._now = now if last is None else max(last, now)
+        if last is None or now > last:
+            return CLOCK
+        behind = (last - now) / NS_PER_S
+        detail = f"the tick's time {now} ns is not after {last} ns; it must advance"
+        return failed("intake.clock", Cause.CLOCK_BACKWARDS, detail, behind, 0.0)
+
+    def _form(self, state: RobotState) -> Verdict:
+        """Shape first, because a finite check of the wrong numbers says nothing; then every number."""
+        for name, values in (("q", state.q), ("v", state.v)):
+            if values.shape != self._shape:
+                detail = f"{name} has shape {values.shape}, expected {self._shape}"
+                return failed("intake.state", Cause.STATE_INVALID, detail)
+            if not np.isfinite(values).all():
+                index = int(np.argmin(np.isfinite(values)))
+                detail = f"{name} of {self._joints[index]} is {values[index]}, expected a finite number"
+                return failed("intake.state", Cause.STATE_INVALID, detail)
+        return STATE
+
+    def _age(self, t: int, now: int) -> Verdict:
+        """Too old, from the future, or the same stamp twice."""
+        age = now - t
+        if age > self._max_age:
+            detail = f"state is {age / NS_PER_S:g} s old, limit {self._config.max_age_s:g} s"
+        elif -age > self._future:
+            detail = f"state is {-age / NS_PER_S:g} s in the future, limit {self._config.future_s:g} s"
+        elif t == self._newest:
+            detail = f"state with the stamp {t} ns came twice"
+        else:
+            return AGE
+        return failed("intake.age", Cause.STATE_STALE, detail, age / NS_PER_S, self._max_age / NS_PER_S)
+
+    def _order(self, t: int) -> Verdict:
+        if t >= self._newest:
+            return ORDER
+        detail = f"state stamp {t} ns is before {self._newest} ns"
+        return failed("intake.order", Cause.STATE_ORDER, detail, (self._newest - t) / NS_PER_S, 0.0)
+
+    def _jump(self, state: RobotState) -> Verdict:
+        """|Δq| ≤ v_max·Δt·factor + tolerance, joint by joint."""
+        last = self._last
+        if last is None:
+            return JUMP
+        with np.errstate(over="ignore"):
+            moved = np.abs(state.q - last.q)
+        allowed = self._speed * (state.t - last.t) + self._config.jump_tolerance
+        over = moved > allowed
+        if not over.any():
+            return JUMP
+        worst = int(np.argmax(moved - allowed))
+        detail = (
+            f"{self._joints[worst]} moved {moved[worst]:g} in {(state.t - last.t) / NS_PER_S:g} s,"
+            f" limit {allowed[worst]:g}"
+        )
+        return failed("intake.jump", Cause.STATE_JUMP, detail, float(moved[worst]), float(allowed[worst]))
+
+    def _proposal_age(self, t_obs: int, now: int) -> Verdict:
+        age = now - t_obs
+        if age > self._proposal_max_age:
+            limit = self._config.proposal_max_age_s
+            detail = f"computed from an observation {age / NS_PER_S:g} s old, limit {limit:g} s"
+            return failed("intake.proposal_age", Cause.POLICY_LATE, detail, age / NS_PER_S, limit)
+        if -age > self._future:
+            detail = f"computed from an observation {-age / NS_PER_S:g} s in the future"
+            limit = self._config.future_s
+            return failed("intake.proposal_age", Cause.PROPOSAL_INVALID, detail, -age / NS_PER_S, limit)
+        return PROPOSAL_AGE
+
+    def _proposal_order(self, proposal: Proposal, now: int) -> Verdict:
+        """Sequence number and observation time increase; stamps from the future are not remembered."""
+        seq, t_obs = self._seq, self._t_obs
+        if proposal.t_obs <= now + self._future:
+            self._seq = proposal.seq if seq is None else max(seq, proposal.seq)
+            self._t_obs = proposal.t_obs if t_obs is None else max(t_obs, proposal.t_obs)
+        if seq is not None and proposal.seq <= seq:
+            detail = f"sequence number {proposal.seq} is not after {seq}"
+            return failed("intake.proposal_order", Cause.PROPOSAL_ORDER, detail, proposal.seq, seq)
+        if t_obs is not None and proposal.t_obs <= t_obs:
+            detail = f"observation time {proposal.t_obs} ns is not after {t_obs} ns"
+            return failed("intake.proposal_order", Cause.PROPOSAL_ORDER, detail)
+        return PROPOSAL_ORDER
+
+    def _repetition(self, proposal: Proposal, observation: Observation | None) -> Verdict:
+        """Bit-identical to the chunk before, accepted or not, although the joints moved in between."""
+        before, at_before = self._actions, self._at
+        at = self._position_at(proposal.t_obs, observation)
+        same = before is not None and before.tobytes() == proposal.actions.tobytes()
+        self._actions = proposal.actions
+        if not same or at_before is None:
+            self._at = at  # a run of equal chunks is compared with where it began, so creeping counts
+            return REPETITION
+        if at is None:
+            return REPETITION
+        with np.errstate(over="ignore"):
+            moved = float(np.abs(at - at_before).max())
+        limit = self._config.repeat_tolerance
+        if moved <= limit:
+            return REPETITION
+        detail = (
+            f"chunk {proposal.seq} repeats the one before although a joint moved {moved:g}, limit {limit:g}"
+        )
+        return failed("intake.repetition", Cause.PROPOSAL_REPEATED, detail, moved, limit)
+
+    def _position_at(self, t: int, observation: Observation | None) -> Vector | None:
+        """Joint positions of the newest good state not after ``t``; the oldest one where all are later."""
+        for stamp, q in reversed(self._history):
+            if stamp <= t:
+                return q
+        if self._history:
+            return self._history[0][1]
+        if observation is not None and self._form(observation.state) is STATE:
+            return observation.state.q
+        return None
+
+
+def _proposal_form(proposal: object, spec: ActionSpec) -> Verdict:
+    """Type, shape and finiteness, before any number of it is used."""
+    if not isinstance(proposal, Proposal):
+        return _invalid(f"got {type(proposal).__name__}, expected a Proposal")
+    expected = (spec.chunk, len(spec.joints))
+    if proposal.actions.shape != expected:
+        return _invalid(f"actions have shape {proposal.actions.shape}, expected {expected}")
+    parts = (("actions", proposal.actions), ("features", proposal.features), ("samples", proposal.samples))
+    for name, values in parts:
+        if values is not None and not np.isfinite(values).all():
+            bad = int(values.size - np.isfinite(values).sum())
+            return _invalid(f"{bad} of {values.size} numbers in {name} are not finite")
+    for name, stamp in (("t_obs", proposal.t_obs), ("seq", proposal.seq)):
+        if not _is_integer(stamp):
+            return _invalid(f"{name} is {stamp!r}, expected an integer")
+    return PROPOSAL
+
+
+def _is_integer(value: object) -> bool:
+    """Guests may hand over anything, whatever the annotation says."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _invalid(detail: str) -> Verdict:
+    return failed("intake.proposal", Cause.PROPOSAL_INVALID, detail)

@@ -1,0 +1,301 @@
+"""The ``safeguard`` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from safeguard.core.errors import SafeguardError
+
+OK, USAGE, FAILED = 0, 2, 3
+
+app = typer.Typer(
+    name="safeguard",
+    help="Wrap any robot policy as a safety shield, inject faults, export audit logs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+robots = typer.Typer(help="Robot models.", no_args_is_help=True)
+audits = typer.Typer(help="Journals: verify, replay, report.", no_args_is_help=True)
+guests = typer.Typer(help="Policies that come with safeguard.", no_args_is_help=True)
+app.add_typer(robots, name="robot")
+app.add_typer(audits, name="audit")
+app.add_typer(guests, name="policies")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Run = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
+
+console = Console()
+progress_console = Console(stderr=True)
+
+
+def main() -> None:
+    """Entry point: errors that name the fix instead of tracebacks."""
+    try:
+        app()
+    except SafeguardError as error:
+        progress_console.print(f"[bold red]error[/]: {type(error).__name__}: ", end="")
+        progress_console.print(str(error), markup=False, highlight=False)
+        sys.exit(USAGE)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.command(epilog="Example: safeguard demo --out runs/demo")
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Run folder to create; runs/demo-N by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """A learned policy on a Panda arm with seven kinds of trouble, without and with the shield."""
+    from safeguard.scenarios.demo import run_demo
+    from safeguard.scenarios.table import results_table
+
+    folder = out or _fresh("demo")
+    with _bar() as tell:
+        result = run_demo(folder, tell)
+    problems = result.problems
+    if as_json:
+        print(json.dumps(result.as_json(), indent=1))
+    else:
+        console.print(results_table(result.results))
+        console.print(f"journal: {result.verified.verdict}, {result.verified.records:,} records")
+        same = "every decision came out identical" if result.replayed.identical else "NOT identical"
+        console.print(f"replay: {result.replayed.decisions:,} decisions recomputed, {same}")
+        for problem in problems:
+            console.print(f"problem: {problem}", style="red", markup=False)
+        _next_steps(folder)
+    raise typer.Exit(FAILED if problems else OK)
+
+
+def _next_steps(folder: Path) -> None:
+    steps = [
+        ("look at it", f"open {folder / 'report.html'} in a browser"),
+        ("one scenario", "safeguard run self_collision --seed 7"),
+        ("without the shield", "safeguard run self_collision --seed 7 --no-shield"),
+        ("harder", "safeguard run torque_spikes --set faults.0.severity=5"),
+        ("check the evidence", f"safeguard audit verify {folder}"),
+    ]
+    console.print("\nWhat to try next", style="bold")
+    for name, command in steps:
+        console.print(f"  {name:<20}{command}", markup=False, highlight=False)
+
+
+@app.command(epilog="Example: safeguard run joint_limits --seed 3 --set faults.0.severity=4")
+def run(
+    scenario: Annotated[str, typer.Argument(help="A name of the library, or a YAML file.")],
+    seed: Annotated[int | None, typer.Option(help="Replaces the scenario's seed.")] = None,
+    no_shield: Annotated[bool, typer.Option("--no-shield", help="Send raw proposals; marked in every record.")] = False,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the scenario.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to create; runs/SCENARIO-N by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run one episode of a scenario."""
+    from safeguard.core.enums import Enforcement
+    from safeguard.scenarios.calibration import load_calibrations
+    from safeguard.scenarios.referee import MOTION
+    from safeguard.scenarios.runner import run_episode
+    from safeguard.scenarios.scenario import load_scenario
+    from safeguard.scenarios.table import results_table
+
+    loaded = load_scenario(scenario, assignments or ())
+    folder = out or _fresh(loaded.name)
+    enforcement = Enforcement.OFF if no_shield else Enforcement.FULL
+    with _bar() as tell:
+        done = 0
+
+        def ticked(decision: object) -> None:
+            nonlocal done
+            done += 1
+            if done % 50 == 0:
+                tell(loaded.name, done, loaded.ticks)
+
+        result = run_episode(
+            loaded,
+            seed=seed,
+            enforcement=enforcement,
+            audit=folder,
+            calibrations=load_calibrations(loaded),
+            progress=ticked,
+        )
+    if as_json:
+        print(json.dumps({"run": str(folder), **result.as_json()}, indent=1))
+    else:
+        console.print(results_table([result]))
+        console.print(f"run folder: {folder}", markup=False)
+    unsafe = enforcement is Enforcement.FULL and not MOTION.isdisjoint(result.judgement.violations)
+    raise typer.Exit(FAILED if unsafe else OK)
+
+
+@app.command(epilog="Example: safeguard calibrate clean --episodes 60 --out clean.calibration.json")
+def calibrate(
+    scenario: Annotated[str, typer.Argument(help="A scenario without faults.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Nominal episodes to record.")] = 60,
+    alpha: Annotated[float, typer.Option(help="Declared false-alarm rate of an episode.")] = 0.10,
+    out: Annotated[Path, typer.Option(help="Artefact to write.")] = Path("calibration.json"),
+    as_json: Json = False,
+) -> None:
+    """Calibrate the shield's monitors on nominal episodes, with the shield on."""
+    from safeguard.scenarios.calibration import calibrate_scenario
+    from safeguard.scenarios.scenario import load_scenario
+
+    loaded = load_scenario(scenario)
+    with _bar() as tell:
+        artefact = calibrate_scenario(
+            loaded, episodes=episodes, alpha=alpha, progress=lambda n: tell("episodes", n, episodes)
+        )
+    artefact.save(out)
+    if as_json:
+        print(artefact.model_dump_json(indent=1))
+    else:
+        limit = "none, too few episodes" if artefact.threshold is None else f"{artefact.threshold:.6g}"
+        console.print(f"{artefact.monitor}: n = {artefact.n}, k = {artefact.k}, alpha = {artefact.alpha}, threshold {limit}")
+        if artefact.rate_interval is not None:
+            low, high = artefact.rate_interval
+            console.print(f"true false-alarm rate of an episode: {low:.3f} to {high:.3f} (90 %)")
+        console.print(f"written: {out}", markup=False)
+    raise typer.Exit(OK if artefact.calibrated else FAILED)
+
+
+@robots.command("list", epilog="Example: safeguard robot list")
+def robot_list(as_json: Json = False) -> None:
+    """Robots that can be loaded by name."""
+    from safeguard.core.robot import RobotModel
+
+    _print_names(RobotModel.known(), as_json)
+
+
+@robots.command("show", epilog="Example: safeguard robot show panda")
+def robot_show(name: Annotated[str, typer.Argument(help="A name of 'robot list'.")], as_json: Json = False) -> None:
+    """Joints, limits with provenance, collision pairs and digest of a robot."""
+    from safeguard.core.robot import RobotModel
+
+    robot = RobotModel.load(name)
+    limits = robot.limits
+    if as_json:
+        fields = ("q_min", "q_max", "v_max", "a_max", "tau_max", "tau_rate_max")
+        numbers = {field: getattr(limits, field).tolist() for field in fields}
+        data = {"name": robot.name, "joints": robot.joints, "limits": numbers}
+        extra = {"provenance": dict(limits.provenance), "pairs": robot.collision.names, "digest": robot.digest}
+        print(json.dumps({**data, **extra}, indent=1))
+        return
+    table = Table("joint", "position, rad", "speed, rad/s", "acceleration, rad/s²", "torque, N·m", title=robot.name)
+    for i, joint in enumerate(robot.joints):
+        span = f"{limits.q_min[i]:.4f} … {limits.q_max[i]:.4f}"
+        table.add_row(joint, span, f"{limits.v_max[i]:g}", f"{limits.a_max[i]:g}", f"{limits.tau_max[i]:g}")
+    console.print(table)
+    for key, source in limits.provenance.items():
+        console.print(f"{key}: {source}", markup=False, highlight=False)
+    console.print(f"{len(robot.collision.pairs)} collision pairs; digest {robot.digest}", highlight=False)
+
+
+@audits.command("verify", epilog="Example: safeguard audit verify runs/demo-1")
+def audit_verify(run: Run, as_json: Json = False) -> None:
+    """Check every byte of a run's journal; exit code 3 unless it is complete."""
+    from dataclasses import asdict
+
+    from safeguard.audit import verify_run
+
+    report = verify_run(run)
+    if as_json:
+        print(json.dumps(asdict(report), indent=1))
+    else:
+        console.print(f"{report.verdict}: {report.records:,} records", highlight=False)
+        if report.problem:
+            console.print(report.problem, markup=False, highlight=False)
+    raise typer.Exit(OK if report.verdict == "complete" else FAILED)
+
+
+@audits.command("replay", epilog="Example: safeguard audit replay runs/demo-1")
+def audit_replay(run: Run, as_json: Json = False) -> None:
+    """Recompute every decision of a run; exit code 3 at the first that differs."""
+    from dataclasses import asdict
+
+    from safeguard.replay import replay_run
+
+    with _bar() as tell:
+        report = replay_run(run, progress=lambda n: tell("replaying", n, 0) if n % 100 == 0 else None)
+    if as_json:
+        print(json.dumps({**asdict(report), "identical": report.identical}, indent=1))
+    elif report.identical:
+        console.print(f"{report.decisions:,} decisions of {report.episodes} episodes came out identical")
+    elif report.divergence is None:
+        console.print("the run holds no decision")
+    else:
+        d = report.divergence
+        console.print(f"episode {d.episode}, tick {d.tick} (record {d.seq}) differs in the stage {d.stage}")
+        for name, value in (("field", d.path), ("recorded", d.expected), ("recomputed", d.got)):
+            console.print(f"  {name:<12}{value}", markup=False, highlight=False)
+    raise typer.Exit(OK if report.identical else FAILED)
+
+
+@audits.command("report", epilog="Example: safeguard audit report runs/demo-1")
+def audit_report(run: Run) -> None:
+    """Write RUN/report.html and the pictures beside it."""
+    from safeguard.audit import write_report
+
+    console.print(str(write_report(run)), markup=False, highlight=False)
+
+
+@guests.command("list", epilog="Example: safeguard policies list")
+def policies_list(as_json: Json = False) -> None:
+    """Policies that scenarios can name."""
+    from safeguard.scenarios.runner import POLICIES
+
+    _print_names(tuple(POLICIES), as_json)
+
+
+@app.command(epilog="Example: safeguard bench --json bench.json")
+def bench(
+    robot: Annotated[str, typer.Option(help="A name of 'robot list'.")] = "panda",
+    ticks: Annotated[int, typer.Option(min=100, help="Ticks of each kind.")] = 3000,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+) -> None:
+    """Time the whole tick and its stages, with the QP active and with admissible proposals."""
+    from safeguard.scenarios.bench import bench_table, bench_tick
+
+    figures = bench_tick(robot, ticks)
+    console.print(bench_table(figures))
+    if json_file is not None:
+        json_file.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _print_names(names: tuple[str, ...], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(names))
+    else:
+        for name in names:
+            console.print(name, highlight=False)
+
+
+def _fresh(name: str) -> Path:
+    """The first of runs/NAME-1, runs/NAME-2, … that does not exist."""
+    number = 1
+    while (folder := Path("runs") / f"{name}-{number}").exists():
+        number += 1
+    return folder
+
+
+@contextmanager
+def _bar() -> Iterator[Any]:
+    """A progress bar on standard error, as a function (what, done, total)."""
+    columns = (TextColumn("{task.description:<32}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=progress_console, transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def tell(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total or None)
+
+        yield tell

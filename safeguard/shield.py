@@ -1,0 +1,451 @@
+"""The tick: from an observation to a checked command and its record.
+
+    observation ─▶ intake ─▶ policy port ─▶ controller ─▶ monitors ─▶ modes ─▶ filter or backup ─▶ command ─▶ record
+
+``Shield.step`` reads like this line. Nothing in it knows arms: the body is a ``Platform``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from safeguard.audit.encode import Json, decision_body, encode_spec, jsonable
+from safeguard.audit.journal import Journal, open_run
+from safeguard.audit.identity import run_open_body
+from safeguard.controllers import ArmPlatform, controller_for
+from safeguard.core.config import ShieldConfig
+from safeguard.core.enums import Authority, Cause, Enforcement, FilterStatus, Level, Mode, RecordKind
+from safeguard.core.errors import ConfigError
+from safeguard.core.protocols import Platform, Policy, PolicyPort
+from safeguard.core.robot import RobotModel
+from safeguard.core.types import (
+    NS_PER_S,
+    Command,
+    Decision,
+    Envelope,
+    Evidence,
+    FilterResult,
+    Nominal,
+    Observation,
+    Proposal,
+    RobotState,
+    Timings,
+    Verdict,
+)
+from safeguard.modes import ModeInputs, ModeOutputs, ModeState, load_table, step
+from safeguard.monitors import CalibratedMonitor, Calibration, Intake, PolicyDeadline, ShieldEffort, TickOverrun
+from safeguard.policies import InlinePort, as_policy
+from safeguard.selftest import self_test
+
+_STATE_CAUSES = frozenset({Cause.STATE_INVALID, Cause.STATE_STALE, Cause.STATE_ORDER, Cause.STATE_JUMP})
+_NAN = float("nan")
+
+
+class Shield:
+    """Wraps a policy so that only filtered, checked motion reaches the body.
+
+    Args:
+        body: a robot model, or any ``Platform``.
+        policy: a policy, a policy port, or anything ``as_policy`` takes that carries its spec.
+        strategy: which mode table.
+        period: control period, s.
+        config: everything else; defaults are safe.
+        audit: run folder to create, or an open journal (then the caller closes it). None keeps no record.
+        clock: monotonic time in ns, used where ``step`` is not given ``now``.
+        enforcement: anything but ``FULL`` is outside law 1 and marked in every record.
+        calibrations: artefacts of calibrated monitors; each is bound to its monitor by name.
+        estops: emergency stops so far, where a shield takes over from another; too many are a LOCKOUT.
+
+    Raises:
+        SpecError: the policy's actions do not fit the body.
+        JournalError: the run folder cannot be created.
+        ConfigError: a calibration belongs to no monitor, or the self-test fails.
+    """
+
+    def __init__(
+        self,
+        body: RobotModel | Platform,
+        policy: Policy | PolicyPort,
+        *,
+        strategy: str = "monolithic",
+        period: float = 0.002,
+        config: ShieldConfig | None = None,
+        audit: str | Path | Journal | None = None,
+        clock: Callable[[], int] | None = None,
+        enforcement: Enforcement = Enforcement.FULL,
+        calibrations: Sequence[Calibration] = (),
+        estops: int = 0,
+    ) -> None:
+        self.config = config or ShieldConfig()
+        self.period, self.strategy, self.enforcement = period, strategy, enforcement
+        self.platform: Platform = (
+            ArmPlatform(body, period, self.config.filter) if isinstance(body, RobotModel) else body
+        )
+        self._robot = body if isinstance(body, RobotModel) else None
+        self.port = policy if _is_port(policy) else InlinePort(as_policy(policy))
+        self._controller = controller_for(
+            self.port.spec, self.platform.joints, self.config.policy.tracking_omega_radps
+        )
+        self.table = load_table(strategy, period)
+        self._intake = Intake(self.platform.joints, period, self.config.intake, velocity=self.platform.v_max)
+        self._deadline = PolicyDeadline(self.config.policy.deadline_s, self.config.policy.startup_s)
+        self._overrun = TickOverrun(period, self.config.real_time)
+        self._monitors = _bind([ShieldEffort(period, self.config.effort_tau_s)], calibrations)
+        self._calibrations = tuple(calibrations)
+        self._clock = clock or time.monotonic_ns
+        self._expiry = self.config.command_periods * round(period * NS_PER_S)
+        self._modes = ModeState(Mode.BOOT, self.table.empty, estops=estops)
+        self.episode, self._sequence = -1, 0
+        self.self_test = self_test(self.platform)
+        self._owns_journal = isinstance(audit, str | Path)
+        self.journal = open_run(audit, self.run_open()) if isinstance(audit, str | Path) else audit
+        self._forget()
+
+    # -- the tick -------------------------------------------------------------------------------------
+
+    def step(self, observation: Observation, now: int | None = None) -> Decision:
+        """Decide one tick.
+
+        Args:
+            observation: what the sensors say.
+            now: the tick's time, ns; the injected clock's if None.
+
+        Returns:
+            The decision; its command is what to send. Never raises for what a policy, sensor or solver does.
+        """
+        now = self._clock() if now is None else now
+        watch = [time.perf_counter_ns()]
+        seen = self._see(observation, now)
+        state = self._trusted(observation, seen)
+        watch.append(time.perf_counter_ns())
+        arrived = self._ask(observation, state, now)
+        received = self._intake.receive(arrived, self.port.spec, now, observation)
+        self._accept(arrived, received)
+        watch.append(time.perf_counter_ns())
+        nominal = self._nominal(state, now)
+        watch.append(time.perf_counter_ns())
+        verdicts = (*seen, *received, *self._watch(Evidence(observation, now, arrived, self._current, self._previous)))
+        causes = tuple(dict.fromkeys(v.cause for v in verdicts if v.cause is not None))
+        watch.append(time.perf_counter_ns())
+        outputs = self._advance(causes, state, now)
+        watch.append(time.perf_counter_ns())
+        result, command = self._move(state, nominal, outputs, observation.state, now)
+        watch.append(time.perf_counter_ns())
+        decision = Decision(
+            command=command,
+            mode=outputs.mode,
+            causes=causes,
+            reasons=outputs.reasons,
+            authority=outputs.authority,
+            verdicts=verdicts,
+            filter=result,
+            timings=_timings(watch, self._recording),
+            tick=self._tick,
+            episode=self.episode,
+            enforcement=self.enforcement,
+        )
+        self._record_decision(now, observation, arrived, decision)
+        self._previous, self._authority, self._tick = decision, outputs.authority, self._tick + 1
+        self._recording = time.perf_counter_ns() - watch[-1]
+        return decision
+
+    def _see(self, observation: Observation, now: int) -> tuple[Verdict, ...]:
+        """Intake's checks, and whether the body could be there at all."""
+        seen = self._intake.observe(observation, now)
+        if any(v.cause in _STATE_CAUSES for v in seen):
+            return seen
+        odd = self.platform.plausible(observation.state)
+        return seen if odd is None else (*seen, _verdict("platform", Cause.STATE_INVALID, odd))
+
+    def _trusted(self, observation: Observation, seen: Sequence[Verdict]) -> RobotState | None:
+        """The measured state if every check on it passed; the first one is where the backup starts."""
+        if any(v.cause in _STATE_CAUSES for v in seen):
+            return None
+        state = observation.state
+        if self._fresh:
+            self.platform.reset(state)
+            self._fresh = False
+        return state
+
+    def _ask(self, observation: Observation, state: RobotState | None, now: int) -> Proposal | None:
+        if state is not None:
+            self.port.post(observation, now)
+        return self.port.poll(now)
+
+    def _accept(self, arrived: Proposal | None, received: Sequence[Verdict]) -> None:
+        """Follow a proposal that passed intake; without enforcement any that has the right shape."""
+        if arrived is None:
+            return
+        refused = any(v.cause is not None for v in received)
+        if self.enforcement is Enforcement.FULL and refused:
+            return
+        spec = self.port.spec
+        if arrived.actions.shape == (spec.chunk, len(spec.joints)):
+            self._current = arrived
+
+    def _nominal(self, state: RobotState | None, now: int) -> Nominal | None:
+        if state is None or self._current is None:
+            return None
+        return self._controller.nominal(self._current, state, now)
+
+    def _watch(self, evidence: Evidence) -> tuple[Verdict, ...]:
+        """Deadline, overrun, the filter's and the journal's own failures, and the calibrated monitors."""
+        return (
+            self._deadline.check(evidence.current, evidence.now),
+            self._overrun.check(evidence.previous),
+            *_own_failures(evidence.previous, self.journal, self._stop_reason),
+            *(monitor.verdict(evidence) for monitor in self._monitors),
+        )
+
+    def _advance(self, causes: tuple[Cause, ...], state: RobotState | None, now: int) -> ModeOutputs:
+        still = state is not None and self.platform.standstill(state)
+        inputs = ModeInputs.of(causes, ack=self._acknowledged(now), standstill=still, ready=not self.self_test)
+        self._modes, outputs = step(self.table, self._modes, inputs)
+        if outputs.authority is Authority.POLICY:
+            self._started, self._start_ack = True, None
+        self._stop_reason = ""
+        return outputs
+
+    def _move(
+        self,
+        state: RobotState | None,
+        nominal: Nominal | None,
+        outputs: ModeOutputs,
+        measured: RobotState,
+        now: int,
+    ) -> tuple[FilterResult, Command]:
+        """Law 1: the filter's or the backup's answer, or the terminal stop."""
+        if self.enforcement is Enforcement.OFF:
+            result = self.platform.bypass(measured, nominal)
+        else:
+            result = self._enforced(state, nominal, outputs)
+        sent = result
+        if self.enforcement is Enforcement.MONITOR_ONLY:
+            sent = self.platform.bypass(measured, nominal)
+        self._sequence += 1
+        return result, self.platform.command(sent, now, now + self._expiry, self._sequence)
+
+    def _enforced(self, state: RobotState | None, nominal: Nominal | None, outputs: ModeOutputs) -> FilterResult:
+        match outputs.authority:
+            case Authority.POLICY if state is not None and nominal is not None:
+                return self.platform.filter(state, nominal, outputs.envelope)
+            case Authority.NONE:
+                return self.platform.stopped(f"mode {outputs.mode.name}")
+            case _:
+                if self._authority is Authority.NONE and state is not None:
+                    self.platform.reset(state)  # the brakes held the body; the old reference is elsewhere
+                return self.platform.backup(state)
+
+    # -- people ---------------------------------------------------------------------------------------
+
+    def acknowledge(self, *, operator: str, reason: str, simulated: bool = False) -> None:
+        """Allow motion. From HOLD and worse it counts only if given at standstill with every cause clear.
+
+        The one that starts an episode may come before the first tick; it waits for ``start_ack_s``.
+
+        Args:
+            operator: who. reason: why. simulated: a script stood in for the person.
+        """
+        self._human("acknowledge", operator, reason, simulated)
+        self._ack = True
+
+    def stop(self, *, operator: str, reason: str, simulated: bool = False) -> None:
+        """Ask for a stop; takes effect in the next tick."""
+        self._human("stop", operator, reason, simulated)
+        self._stop_reason = reason or "operator"
+
+    def _acknowledged(self, now: int) -> bool:
+        """Whether this tick delivers an acknowledgement edge.
+
+        One given before the episode has ever moved is offered again, every other tick, until it is taken or void.
+        """
+        given, self._ack = self._ack, False
+        if given and not self._started:
+            self._start_ack = now + round(self.config.start_ack_s * NS_PER_S)
+        if self._start_ack is None or self._started:
+            return given
+        if now > self._start_ack:
+            self._start_ack = None
+            return False
+        return self._tick % 2 == 0
+
+    def _human(self, action: str, operator: str, reason: str, simulated: bool) -> None:
+        if not operator:
+            raise ConfigError(f"{action}: operator must name somebody")
+        body: dict[str, Json] = {"operator": operator, "reason": reason, "action": action, "simulated": simulated}
+        self.record(RecordKind.HUMAN, body)
+
+    # -- episodes and records -------------------------------------------------------------------------
+
+    def begin_episode(self, task: str, **info: Json) -> None:
+        """Start an episode: the unit of calibration. The body stays in HOLD until it is acknowledged.
+
+        Args:
+            task: what the robot is to do.
+            info: ``scenario``, ``seed``, ``faults`` for the record.
+        """
+        self._forget()
+        self.port.reset()
+        body: dict[str, Json] = {
+            "task": task,
+            "enforcement": self.enforcement.value,
+            "strategy": self.strategy,
+            "policy": getattr(self.port, "name", None),
+            "spec": encode_spec(self.port.spec),
+            "estops": self._modes.estops,
+            **info,
+        }
+        self.episode = self.journal.count(RecordKind.EPISODE_OPEN) if self.journal else self.episode + 1
+        self.record(RecordKind.EPISODE_OPEN, body)
+
+    def record(self, kind: RecordKind, body: Mapping[str, Json]) -> None:
+        """Place a record of the current episode in the journal."""
+        if self.journal is not None:
+            self.journal.append(kind, {**body, "episode": self.episode})
+
+    def reset(self) -> None:
+        """Back to the start of the current episode; the body stays in HOLD until it is acknowledged."""
+        self._human("reset", "caller", "reset", simulated=False)
+        self._forget()
+        self.port.reset()
+
+    def close(self) -> None:
+        """Close the journal if this shield opened it."""
+        if self._owns_journal and self.journal is not None:
+            self.journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def run_open(self, *, simulated: bool = True) -> dict[str, Json]:
+        """Everything a reviewer or a replay must know before the first decision."""
+        robot = self._robot
+        identity: dict[str, Json] = {"name": "platform", "digest": self.platform.digest(), "source": None}
+        if robot is not None:
+            identity = {"name": robot.name, "digest": robot.digest, "source": jsonable(robot.source)}
+        return run_open_body(
+            robot=identity,
+            config={
+                "shield": self.config.model_dump(mode="json"),
+                "strategy": self.strategy,
+                "period_s": self.period,
+                "calibrations": [calibration.model_dump(mode="json") for calibration in self._calibrations],
+            },
+            enforcement=self.enforcement,
+            simulated=simulated,
+            digests={
+                "table": self.table.digest,
+                "policy": getattr(self.port, "digest", None),
+                "calibration": self._calibrations[0].digest if self._calibrations else None,
+            },
+            limits=None if robot is None else _limits(robot, self.config.filter.clearance.floor_m),
+        )
+
+    def _record_decision(
+        self, now: int, observation: Observation, arrived: Proposal | None, decision: Decision
+    ) -> None:
+        """Law 10: before the command leaves this function."""
+        if self.journal is not None:
+            body = decision_body(now, observation, arrived, decision)
+            self.journal.append(RecordKind.DECISION, body, tick=decision.tick, t=now)
+
+    def _forget(self) -> None:
+        """Everything that belongs to an episode. E-stops are counted for the process."""
+        self._intake.reset()
+        self._deadline.reset()
+        self._controller.reset()
+        for monitor in self._monitors:
+            monitor.reset()
+        estops = self._modes.estops
+        locked = estops > self.table.lockout_beyond
+        self._modes = ModeState(Mode.LOCKOUT if locked else Mode.BOOT, self.table.empty, estops=estops)
+        self.platform.reset()
+        self._tick = self._recording = 0
+        self._current: Proposal | None = None
+        self._previous: Decision | None = None
+        self._authority = Authority.BACKUP
+        self._fresh, self._started = True, False
+        self._ack, self._start_ack, self._stop_reason = False, None, ""
+
+
+def _is_port(policy: Policy | PolicyPort) -> bool:
+    return hasattr(policy, "post") and hasattr(policy, "poll")
+
+
+def _bind(monitors: list[ShieldEffort], calibrations: Sequence[Calibration]) -> tuple[CalibratedMonitor, ...]:
+    """Every monitor with its calibration, by name."""
+    by_name = {calibration.monitor: calibration for calibration in calibrations}
+    unknown = set(by_name) - {monitor.name for monitor in monitors}
+    if unknown:
+        known = ", ".join(monitor.name for monitor in monitors)
+        raise ConfigError(f"calibration for unknown monitors {sorted(unknown)}; known: {known}")
+    return tuple(CalibratedMonitor(monitor, by_name.get(monitor.name)) for monitor in monitors)
+
+
+def _own_failures(previous: Decision | None, journal: Journal | None, stop_reason: str) -> list[Verdict]:
+    """Causes that the shield itself brings about: what the filter, the journal and the operator did."""
+    found: list[Verdict] = []
+    if previous is not None:
+        result = previous.filter
+        if result.status is FilterStatus.REFUSED and previous.authority is not Authority.NONE:
+            found.append(_verdict("backup", Cause.BACKUP_REFUSED, result.refusal))
+        elif result.status is FilterStatus.BACKUP and previous.authority is Authority.POLICY:
+            found.append(_verdict("filter", Cause.FILTER_FAILED, result.refusal or "no nominal"))
+        if result.slack:
+            name, amount = max(result.slack, key=lambda row: row[1])
+            found.append(_verdict("filter", Cause.FILTER_SLACK, f"{name} relaxed by {amount:.2g}", Level.WARN))
+    if journal is not None and journal.failed:
+        found.append(_verdict("journal", Cause.AUDIT_FAILED, journal.failed))
+    if stop_reason:
+        found.append(_verdict("operator", Cause.OPERATOR_STOP, stop_reason))
+    return found
+
+
+def _verdict(monitor: str, cause: Cause, detail: str, level: Level = Level.STOP) -> Verdict:
+    return Verdict(monitor, level, _NAN, _NAN, None, cause, detail)
+
+
+def _limits(robot: RobotModel, clearance: float) -> dict[str, Json]:
+    limits = robot.limits
+    joints: list[Json] = [
+        {
+            "joint": joint,
+            "lower": float(limits.q_min[i]),
+            "upper": float(limits.q_max[i]),
+            "velocity": float(limits.v_max[i]),
+            "torque": float(limits.tau_max[i]),
+            "acceleration": float(limits.a_max[i]),
+            "provenance": {
+                "lower": limits.provenance["q_min"],
+                "upper": limits.provenance["q_max"],
+                "velocity": limits.provenance["v_max"],
+                "torque": limits.provenance["tau_max"],
+                "acceleration": limits.provenance["a_max"],
+            },
+        }
+        for i, joint in enumerate(robot.joints)
+    ]
+    return {"joints": joints, "clearance": clearance}
+
+
+def _timings(watch: list[int], recording: int) -> Timings:
+    intake, policy, controller, monitors, modes, moved = (b - a for a, b in zip(watch, watch[1:], strict=False))
+    return Timings(
+        intake=intake,
+        policy=policy,
+        controller=controller,
+        monitors=monitors,
+        modes=modes,
+        filter=moved,
+        record=recording,
+        total=watch[-1] - watch[0] + recording,
+    )

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from safeguard.audit import open_run, write_report
+from safeguard.audit.encode import JsonObject
+from safeguard.audit.journal import FOLDER, SEGMENT
+from safeguard.audit.summary import Span, summarize, thin
+from safeguard.audit.svg import Frame, ticks
+from safeguard.core.enums import Cause, Enforcement, FilterStatus, Mode, RecordKind
+from safeguard.core.errors import JournalError, MissingExtraError
+from safeguard.core.types import Vector
+from tests.unit.audit_runs import (
+    PERIOD,
+    append_tick,
+    decision,
+    demo_run,
+    episode_open,
+    observation,
+    run_open,
+    small_run,
+)
+
+VOID = {"meta", "br", "path", "rect"}
+
+
+class Outline(HTMLParser):
+    """Checks that every element is closed in order, and collects attributes and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Remember the element."""
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID or tag == "rect":
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """An element that closes itself."""
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        """The innermost open element is the one that closes."""
+        if tag != "path":
+            assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Collect text."""
+        self.text.append(data)
+
+
+def outline(page: Path) -> Outline:
+    """The parsed page, which must be well-formed."""
+    parsed = Outline()
+    parsed.feed(page.read_text(encoding="utf-8"))
+    assert parsed.stack == []
+    return parsed
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run like the demo's with its report."""
+    run = demo_run(tmp_path_factory.mktemp("demo"), ticks=120)
+    write_report(run, plots=False)
+    return run
+
+
+def test_the_page_is_whole_and_needs_nothing_else(demo: Path) -> None:
+    """The page is well-formed and refers to nothing outside itself."""
+    parsed = outline(demo / "report.html")
+    links = [value for _, name, value in parsed.attributes if name in ("href", "src", "action")]
+    ids = {value for _, name, value in parsed.attributes if name == "id"}
+    assert links
+    assert all(link.startswith("#") and link[1:] in ids for link in links)
+    assert not re.search(r"https?:|url\(|@import", (demo / "report.html").read_text())
+
+
+def test_the_same_run_gives_the_same_page(demo: Path) -> None:
+    """A report holds nothing but what the journal says."""
+    before = (demo / "report.html").read_bytes()
+    write_report(demo, plots=False)
+    assert (demo / "report.html").read_bytes() == before
+
+
+def test_the_page_says_what_was_violated(demo: Path) -> None:
+    """Header cards count the episodes with violations, apart for shield on and off."""
+    text = (demo / "report.html").read_text()
+    assert '<h2>Shield on</h2><p class="verdict">no violations</p>' in text
+    assert '<h2>Shield off</h2><p class="verdict">3 of 7 violated</p>' in text
+    assert '<td class="n bad">412<br><small>0.31 rad</small></td>' in text
+
+
+def test_faulted_shielded_episodes_are_open(demo: Path) -> None:
+    """The sections that a reader looks for first are unfolded, the others are not."""
+    opened = re.findall(r'<details id="episode-(\d+)" open>', (demo / "report.html").read_text())
+    assert opened == ["3", "5", "7", "9", "11", "13"]
+
+
+def test_a_joint_beyond_its_limit_is_called_out(demo: Path) -> None:
+    """The unshielded run into the limit is marked at that joint, the shielded one is not."""
+    sections = (demo / "report.html").read_text().split("<details id=")
+    marked = [at for at, section in enumerate(sections[1:]) if "beyond its limit" in section]
+    assert marked == [2]
+    assert "panda_joint2 <b" in sections[3]
+
+
+@dataclass
+class Replayed:
+    """A replay's verdict."""
+
+    identical: bool
+    decisions: int
+
+
+@pytest.mark.parametrize(("identical", "says"), [(True, "identical"), (False, "diverged")])
+def test_the_replay_verdict_is_shown(tmp_path: Path, identical: bool, says: str) -> None:
+    """What a replay found stands in the header."""
+    page = write_report(small_run(tmp_path), replay=Replayed(identical, 4), plots=False)
+    assert f'<h2>Replay</h2><p class="verdict">{says}</p>' in page.read_text()
+
+
+def test_a_damaged_journal_is_reported_as_such(tmp_path: Path) -> None:
+    """A report of an altered run says so first, and shows only the records that are proved."""
+    file = small_run(tmp_path) / FOLDER / SEGMENT
+    file.write_bytes(file.read_bytes().replace(b'"tick":2', b'"tick":7', 1))
+    text = write_report(tmp_path, plots=False).read_text()
+    assert '<p class="verdict">altered</p><p>6 records proved.' in text
+    assert "2 ticks" in text
+
+
+def test_nothing_to_trust_is_an_error(tmp_path: Path) -> None:
+    """A journal whose first record is damaged has no report."""
+    file = small_run(tmp_path) / FOLDER / SEGMENT
+    file.write_bytes(b"x" + file.read_bytes())
+    with pytest.raises(JournalError, match="no record can be trusted"):
+        write_report(tmp_path, plots=False)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_what_the_run_calls_itself_is_escaped(tmp_path: Path) -> None:
+    """Text from a journal is text on the page, never markup."""
+    evil = '<script>alert("x")</script>'
+    with open_run(tmp_path, run_open(config={"assumptions": [evil]}, run_id=evil)) as journal:
+        fault: JsonObject = {"id": evil, "kind": evil}
+        opened = {**episode_open(0, Enforcement.FULL, evil, [fault]), "task": evil, "policy": evil}
+        journal.append(RecordKind.EPISODE_OPEN, opened)
+        human: JsonObject = {"operator": evil, "reason": evil, "action": "stop", "simulated": False}
+        journal.append(RecordKind.HUMAN, human)
+        append_tick(journal, 0, observation(0), decision(0, mode=Mode.HOLD))
+        outcome: JsonObject = {evil: evil, "list": [evil], "counted": {"count": 1, "worst": 1, "unit": evil}}
+        journal.append(RecordKind.EPISODE_CLOSE, {"episode": 0, "outcome": outcome})
+    page = write_report(tmp_path, plots=False)
+    outline(page)
+    assert page.read_text().count("<script") == 1
+
+
+def test_a_run_without_limits_or_outcomes_has_a_page(tmp_path: Path) -> None:
+    """What a run did not record is said to be missing."""
+    with open_run(tmp_path, run_open(limits=None, config=None)) as journal:
+        journal.append(RecordKind.EPISODE_OPEN, episode_open(0, Enforcement.MONITOR_ONLY, "bare"))
+        append_tick(journal, 0, observation(0, np.zeros((2, 2))), decision(0))
+    text = write_report(tmp_path, plots=False).read_text()
+    assert "The run recorded no limits." in text
+    assert "No episode was closed with an outcome." in text
+    assert "monitor only" in text
+
+
+def test_interventions_are_grouped(tmp_path: Path) -> None:
+    """Consecutive ticks with the same status, mode and causes are one row with the worst margins."""
+    with open_run(tmp_path, run_open()) as journal:
+        journal.append(RecordKind.EPISODE_OPEN, episode_open(0, Enforcement.FULL, "s"))
+        late = (Cause.POLICY_LATE,)
+        story = [
+            decision(0),
+            decision(1, status=FilterStatus.CORRECTED),
+            decision(2, status=FilterStatus.CORRECTED),
+            decision(3, status=FilterStatus.BACKUP, causes=late),
+            decision(4),
+            decision(5, status=FilterStatus.BACKUP, causes=late, mode=Mode.HOLD),
+        ]
+        for tick, outcome in enumerate(story):
+            append_tick(journal, tick, observation(tick), outcome)
+    rows = summarize(tmp_path).episodes[0].interventions
+    assert [(row.start, row.end, row.ticks, row.status.value) for row in rows] == [
+        (0.002, 0.004, 2, "corrected"),
+        (0.006, 0.006, 1, "backup"),
+        (0.01, 0.01, 1, "backup"),
+    ]
+    assert list(rows[0].active) == ["position_upper:panda_joint2", "clearance:panda_link3|panda_link7"]
+    assert rows[0].margins == {"position": 0.4, "velocity": 1.1, "torque": 30.0, "clearance": 0.12}
+    assert rows[1].reason == "deadline: no chunk for 60 ms; rows row.policy_late"
+
+
+def test_curves_have_a_row_per_tick(tmp_path: Path) -> None:
+    """Positions keep their place in time where a measurement is missing or misshapen."""
+    with open_run(tmp_path, run_open()) as journal:
+        journal.append(RecordKind.EPISODE_OPEN, episode_open(0, Enforcement.FULL, "s"))
+        for tick, q in enumerate([np.zeros(7), np.zeros(3), np.full(7, np.nan), np.ones(7)]):
+            append_tick(journal, tick, observation(tick, q), decision(tick))
+    episode = summarize(tmp_path).episodes[0]
+    assert episode.t == [0.0, PERIOD / 1e9, 2 * PERIOD / 1e9, 3 * PERIOD / 1e9]
+    assert np.isfinite(episode.positions()).all(axis=1).tolist() == [True, False, False, True]
+    assert episode.mode_spans() == [Span(0.0, 0.006, "NOMINAL")]
+
+
+CURVES = hnp.arrays(np.float64, st.integers(1, 3000), elements=st.floats(-1e6, 1e6) | st.just(float("nan")))
+
+
+@given(CURVES, st.integers(6, 700))
+def test_thinning_keeps_peaks_and_gaps(y: Vector, limit: int) -> None:
+    """A thinned curve has at most ``limit`` points, in order, with the same extremes, and keeps gaps."""
+    t = np.arange(len(y), dtype=np.float64)
+    thin_t, thin_y = thin(t, y, limit)
+    assert len(thin_t) == len(thin_y) <= max(limit, 6)
+    assert (np.diff(thin_t) > 0).all()
+    assert np.array_equal(thin_y, y[thin_t.astype(int)], equal_nan=True)
+    assert np.isnan(thin_y).any() == np.isnan(y).any()
+    if not np.isnan(y).all():
+        assert (np.nanmin(thin_y), np.nanmax(thin_y)) == (np.nanmin(y), np.nanmax(y))
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_ticks_are_round_and_inside(low: float, span: float) -> None:
+    """Axis ticks lie inside the range, evenly, and there are two to eleven of them."""
+    marks = ticks(low, low + span)
+    tolerance = 1e-6 * max(abs(low), span)
+    assert 2 <= len(marks) <= 11
+    assert low - tolerance <= marks[0]
+    assert marks[-1] <= low + span + tolerance
+
+
+def test_time_maps_to_the_data_area() -> None:
+    """The first tick lies at the left edge of the chart, the last one at the right edge."""
+    frame = Frame(320.0, 100.0, left=40.0, duration=5.0, right=10.0)
+    assert (frame.x(0.0), frame.x(5.0)) == (40.0, 310.0)
+
+
+def test_pictures_are_drawn(tmp_path: Path) -> None:
+    """Each episode with ticks gets a PNG that is named after it."""
+    pytest.importorskip("matplotlib")
+    write_report(small_run(tmp_path))
+    picture = tmp_path / "plots" / "00-torque-spikes-shield.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in (tmp_path / "plots").iterdir()] == [picture.name]
+
+
+def test_without_matplotlib_the_error_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures need an optional dependency; the error says how to install it, before any work."""
+
+    def find(name: str) -> None:
+        assert name == "matplotlib"
+
+    monkeypatch.setattr("safeguard.audit.plots.find_spec", find)
+    with pytest.raises(MissingExtraError, match=r"safeguard-runtime\[report\]"):
+        write_report(small_run(tmp_path))
+    assert not (tmp_path / "report.html").exists()
+    assert write_report(tmp_path, plots=False).exists()

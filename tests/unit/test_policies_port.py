@@ -1,0 +1,165 @@
+"""The inline port: latency, hangs, exceptions and pacing in injected time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safeguard.core.enums import Reference
+from safeguard.core.errors import ConfigError
+from safeguard.core.types import ActionSpec, Observation, Proposal, RobotState
+from safeguard.policies import InlinePort
+
+MS = 1_000_000
+SPEC = ActionSpec(("a",), "rad", Reference.ABSOLUTE, 20.0, chunk=2)
+
+
+def observation(t: int) -> Observation:
+    """A resting joint at ``t`` ns."""
+    return Observation(RobotState(np.zeros(1), np.zeros(1), t))
+
+
+class Counting:
+    """Counts its calls and does what the script of an episode says: a proposal, an exception, or nonsense."""
+
+    spec = SPEC
+
+    def __init__(self, script: dict[int, object] | None = None) -> None:
+        self.stamps: list[int] = []
+        self.resets = 0
+        self._script = script or {}
+
+    def infer(self, observation: Observation) -> Proposal:
+        """What the script says for this call."""
+        call = len(self.stamps)
+        self.stamps.append(observation.state.t)
+        answer = self._script.get(call)
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is not None:
+            return answer  # type: ignore[return-value]  # a guest may return anything
+        return Proposal(np.zeros((2, 1)), observation.state.t, observation.state.t, "counting", call)
+
+    def reset(self) -> None:
+        """Start the script anew."""
+        self.stamps.clear()
+        self.resets += 1
+
+
+def drive(port: InlinePort, ticks: int, step: int = 2 * MS) -> list[tuple[int, Proposal]]:
+    """Post and poll each tick; returns (now, proposal) of each arrival."""
+    out: list[tuple[int, Proposal]] = []
+    for now in range(0, ticks * step, step):
+        port.post(observation(now), now)
+        proposal = port.poll(now)
+        if proposal is not None:
+            out.append((now, proposal))
+    return out
+
+
+def test_a_proposal_arrives_after_the_latency() -> None:
+    """Each arrives exactly at start plus latency, stamped so, once."""
+    arrivals = drive(InlinePort(Counting(), period=0.1, latency=0.02), 110)
+    assert [now for now, _ in arrivals] == [20 * MS, 120 * MS]
+    assert [p.t_obs for _, p in arrivals] == [0, 100 * MS]
+    assert [p.t_inferred for _, p in arrivals] == [20 * MS, 120 * MS]
+
+
+def test_without_latency_it_arrives_at_once() -> None:
+    """Latency 0 gives the proposal in the tick of its observation."""
+    arrivals = drive(InlinePort(Counting(), latency=0.0), 60)
+    assert [(now, p.t_obs) for now, p in arrivals] == [(0, 0), (100 * MS, 100 * MS)]
+
+
+@given(
+    period=st.integers(1, 50),
+    latency=st.lists(st.integers(0, 200), min_size=1, max_size=8),
+    step=st.integers(1, 7),
+)
+def test_at_most_one_start_per_period_and_one_in_flight(period: int, latency: list[int], step: int) -> None:
+    """For any period, latencies and tick: starts are a period apart, each after the last one landed."""
+    policy = Counting()
+    port = InlinePort(policy, period / 1000, lambda seq, now: latency[seq % len(latency)] / 1000)
+    arrivals = drive(port, 300, step * MS)
+    starts = policy.stamps
+    gaps = np.diff(starts)
+    assert (gaps >= period * MS).all()
+    flights = [latency[k % len(latency)] * MS for k in range(len(starts))]
+    assert (gaps >= flights[:-1]).all()
+    assert all(now >= p.t_inferred >= p.t_obs for now, p in arrivals)
+    assert (np.diff([p.seq for _, p in arrivals]) > 0).all()
+
+
+def test_posting_twice_in_a_tick_starts_once() -> None:
+    """A second post within the period is not another call."""
+    policy = Counting()
+    port = InlinePort(policy, latency=0.0)
+    for _ in range(5):
+        port.post(observation(0), 0)
+    assert policy.stamps == [0]
+
+
+def test_a_hang_lasts_until_reset() -> None:
+    """Infinite latency: nothing arrives, nothing else is started; reset ends it and tells the policy."""
+    policy = Counting()
+    port = InlinePort(policy, latency=lambda seq, now: math.inf if seq == 1 else 0.02)
+    arrivals = drive(port, 1000)
+    assert [p.seq for _, p in arrivals] == [0]
+    port.reset()
+    assert policy.resets == 1
+    assert [now for now, _ in drive(port, 20)] == [20 * MS]
+
+
+def test_reset_drops_what_is_in_flight() -> None:
+    """No proposal of the last episode arrives in the next."""
+    port = InlinePort(Counting(), latency=0.02)
+    port.post(observation(0), 0)
+    port.reset()
+    assert port.poll(1000 * MS) is None
+
+
+def test_an_exception_is_no_proposal() -> None:
+    """A policy that raises proposes nothing, is counted with its words, and is asked again a period later."""
+    port = InlinePort(Counting({0: ValueError("no camera")}), latency=0.02)
+    arrivals = drive(port, 70)
+    assert [now for now, _ in arrivals] == [120 * MS]
+    assert port.failures == 1
+    assert port.last_error == "ValueError: no camera"
+    port.reset()
+    assert (port.failures, port.last_error) == (0, "")
+
+
+def test_nonsense_is_no_proposal() -> None:
+    """An answer of another type counts as a failure and names its type."""
+    port = InlinePort(Counting({0: [1.0, 2.0]}), latency=0.0)
+    assert drive(port, 10) == []
+    assert port.last_error == "infer returned list, expected Proposal"
+
+
+def test_a_late_poll_gets_the_newest() -> None:
+    """Who polls late gets the newest arrival, once."""
+    port = InlinePort(Counting(), latency=0.02)
+    for now in (0, 100 * MS, 200 * MS):
+        port.post(observation(now), now)
+    newest = port.poll(220 * MS)
+    assert newest is not None
+    assert newest.seq == 2
+    assert port.poll(221 * MS) is None
+
+
+def test_the_spec_is_the_policys() -> None:
+    """The port says what the policy's numbers mean."""
+    assert InlinePort(Counting()).spec is SPEC
+
+
+@pytest.mark.parametrize(
+    ("period", "latency"), [(0.0, 0.0), (-1.0, 0.0), (math.nan, 0.0), (0.1, -0.1), (0.1, math.nan)]
+)
+def test_impossible_times_are_refused(period: float, latency: float) -> None:
+    """Periods must be positive, latencies not negative."""
+    with pytest.raises(ConfigError, match="InlinePort"):
+        InlinePort(Counting(), period, latency)
