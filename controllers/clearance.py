@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pinocchio as pin
@@ -13,7 +14,9 @@ from safeguard.core.robot import RobotModel
 from safeguard.core.types import Vector
 
 _CANDIDATES = 2  # times the slots: pairs whose gradient is looked at before the rows are chosen
-_UNIT = 0.5  # a normal shorter than this is undefined
+_UNIT = 0.25  # a normal of a smaller square is undefined
+_FIRST_SAMPLES = 1.0 - np.sqrt(1.0 - np.array([0.0, 0.25, 0.5, 0.75, 1.0]))  # equal steps of a braking joint
+_NEXT, _LAST = [1, 2, 0], [2, 0, 1]  # components of a cross product
 _RECOVERY_TOLERANCE = 1e-5  # m; rounding of a distance that must not shrink
 
 
@@ -58,8 +61,7 @@ class Clearance:
 
     def measure(self, q: Vector) -> Vector:
         """Signed distances at ``q`` of all kept pairs, shape (pairs,), m; negative in penetration."""
-        pin.computeDistances(self._model, self._data, self._geometry, self._placed, q)
-        return np.array([result.min_distance for result in self._results])
+        return self._distances_at(q, self._results)
 
     def rows(
         self, distances: Vector, J: Vector, v: Vector, a_brake: Vector, brake: Vector, dt: float
@@ -107,62 +109,68 @@ class Clearance:
 
     def _wrenches(self, pairs: Vector) -> Vector:
         """[n; p × n] of every pair, shape (k, 6)."""
-        wrench = np.empty((len(pairs), 6))
-        for k, pair in enumerate(pairs):
-            n = self._normal(pair)
-            p = self._results[pair].getNearestPoint1()
-            wrench[k, :3] = n
-            wrench[k, 3] = p[1] * n[2] - p[2] * n[1]
-            wrench[k, 4] = p[2] * n[0] - p[0] * n[2]
-            wrench[k, 5] = p[0] * n[1] - p[1] * n[0]
-        return wrench
+        results = [self._results[pair] for pair in pairs]
+        n = np.array([result.normal for result in results])
+        p = np.array([result.getNearestPoint1() for result in results])
+        defined = np.einsum("ij,ij->i", n, n) > _UNIT
+        if not defined.all():  # touching: the last good normal, never a row of zeros
+            n = np.where(defined[:, None], n, self._normals[pairs])
+        self._normals[pairs] = n
+        moment = p[:, _NEXT] * n[:, _LAST] - p[:, _LAST] * n[:, _NEXT]
+        return np.concatenate((n, moment), axis=1)
 
     def stop_refusal(self, distances: Vector, q: Vector, plan: StopPlan) -> str:
         """Why the way from ``q`` into ``plan`` and to its end may not stay clear; "" if it does.
 
         ``distances`` are those at ``q``. First a motion bound: no distance shrinks by more than Σ_j reach_j |Δq_j|.
-        Where that fails the path is sampled: every sample must keep the floor, and between two samples a distance
-        stays above (d₁ + d₂ − Σ_j reach_j |Δq_j|) / 2, which must keep the hard floor. A pair that is already below a
-        floor must not come any closer.
+        Where that fails the path is sampled by bisection. Every sample must keep the floor, and between two samples
+        a distance stays above (d₁ + d₂ − Σ_j reach_j |Δq_j|) / 2, which must keep the hard floor; intervals are
+        halved until it does. A pair that is already below a floor must not come any closer.
         """
-        reach, floor = self._collision.reach, self._config.floor_m
         travelled = np.abs(plan.q0 - q) + plan.distances
-        suspects = np.flatnonzero(distances - reach @ travelled < floor)
+        left = distances - self._collision.reach @ travelled
+        suspects = np.flatnonzero(left < self._config.floor_m)
         if len(suspects) == 0:
             return ""
-        count = self._config.path_samples
-        for _ in range(self._config.refinements + 1):
-            refusal, finer_may_help = self._sampled_refusal(distances, q, plan, suspects, count)
-            if not finer_may_help:
-                return refusal
-            count *= 2
-        return refusal
+        return self._bisected_refusal(distances[suspects], q, plan, suspects)
 
-    def _sampled_refusal(
-        self, distances: Vector, q: Vector, plan: StopPlan, suspects: Vector, count: int
-    ) -> tuple[str, bool]:
-        path = np.vstack([q, plan.samples(count)[0]])
-        measured = np.empty((len(path), len(suspects)))
-        measured[0] = distances[suspects]
-        for k in range(1, len(path)):
-            measured[k] = self.measure(path[k])[suspects]
-        floor = np.minimum(self._config.floor_m, measured[0] - _RECOVERY_TOLERANCE)
-        lowest = measured.min(axis=0)
-        worst = int(np.argmin(lowest - floor))
-        if lowest[worst] < floor[worst]:
-            return f"stop of {self.names[suspects[worst]]} ends in {lowest[worst] * 1e3:.2f} mm clearance", False
-        steps = np.abs(np.diff(path, axis=0)) @ self._collision.reach[suspects].T
-        between = (measured[:-1] + measured[1:] - steps) / 2.0
-        hard = self._config.hard_floor_m
-        unproven = (between.min(axis=0) < hard) & (measured[0] >= hard + _RECOVERY_TOLERANCE)
-        if unproven.any():
-            pair = int(np.flatnonzero(unproven)[0])
-            return f"stop of {self.names[suspects[pair]]} not shown to stay clear", True
-        return "", False
+    def _bisected_refusal(self, now: Vector, q: Vector, plan: StopPlan, suspects: Vector) -> str:
+        reach = self._collision.reach[suspects].T
+        results = [self._results[pair] for pair in suspects]
+        floor = np.minimum(self._config.floor_m, now - _RECOVERY_TOLERANCE)
+        hard = np.where(now > self._config.hard_floor_m + _RECOVERY_TOLERANCE, self._config.hard_floor_m, -np.inf)
+        t = float(plan.durations.max()) * _FIRST_SAMPLES
+        path = plan.at(t[:, None])[0]
+        measured = self._distances_along(path, results)
+        # The measured configuration comes first; it lies one period before the stop, at no time of the plan.
+        t = np.concatenate(((0.0,), t))
+        path = np.concatenate((q[None], path))
+        measured = np.concatenate((now[None], measured))
+        while True:
+            if (measured < floor).any():
+                low, pair = np.unravel_index(int(np.argmin(measured - floor)), measured.shape)
+                return f"stop of {self.names[suspects[pair]]} comes within {measured[low, pair] * 1e3:.2f} mm"
+            bound = measured[:-1] + measured[1:] - np.abs(path[1:] - path[:-1]) @ reach
+            unproven = np.flatnonzero((bound < 2.0 * hard).any(axis=1))
+            if len(unproven) == 0:
+                return ""
+            if len(t) + len(unproven) > self._config.path_samples:
+                pair = int(np.argmin(bound.min(axis=0)))
+                return f"stop of {self.names[suspects[pair]]} not shown to stay clear"
+            tm = 0.5 * (t[unproven] + t[unproven + 1])
+            qm = plan.at(tm[:, None])[0]
+            t = np.insert(t, unproven + 1, tm)
+            path = np.insert(path, unproven + 1, qm, axis=0)
+            measured = np.insert(measured, unproven + 1, self._distances_along(qm, results), axis=0)
 
-    def _normal(self, pair: int) -> Vector:
-        """The library's normal, first to second piece; the last good one where the distance vanishes."""
-        normal = self._results[pair].normal
-        if normal @ normal > _UNIT:
-            self._normals[pair] = normal
-        return self._normals[pair]
+    def _distances_along(self, path: Vector, results: list[Any]) -> Vector:
+        """Distances of some pairs at every configuration of ``path``, shape (k, len(results))."""
+        rows: list[list[float]] = []
+        for q in path:
+            pin.computeDistances(self._model, self._data, self._geometry, self._placed, q)
+            rows.append([result.min_distance for result in results])
+        return np.array(rows)
+
+    def _distances_at(self, q: Vector, results: list[Any]) -> Vector:
+        pin.computeDistances(self._model, self._data, self._geometry, self._placed, q)
+        return np.array([result.min_distance for result in results])

@@ -5,13 +5,12 @@ from safeguard.monitors.alarm import CalibratedMonitor
 from safeguard.monitors.calibration import Calibration, Origin, calibrate
 from safeguard.monitors.deadline import PolicyDeadline, TickOverrun
 from safeguard.monitors.effort import ShieldEffort
-from safeguard.monitors.intake import Intake, IntakeConfig
+from safeguard.monitors.intake import Intake
 
 __all__ = [
     "CalibratedMonitor",
     "Calibration",
     "Intake",
-    "IntakeConfig",
     "Monitor",
     "Origin",
     "PolicyDeadline",

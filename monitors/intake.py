@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import Annotated, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, Field
 
+from safeguard.core.config import IntakeConfig
 from safeguard.core.enums import Cause
 from safeguard.core.errors import ConfigError
 from safeguard.core.types import (
@@ -30,7 +30,6 @@ from safeguard.core.types import (
 from safeguard.monitors.verdicts import failed, passed
 
 Verdicts: TypeAlias = tuple[Verdict, ...]
-Positive = Annotated[float, Field(gt=0.0)]
 
 CLOCK: Final = passed("intake.clock")
 ESTOP: Final = passed("intake.estop")
@@ -45,29 +44,6 @@ REPETITION: Final = passed("intake.repetition")
 
 _OBSERVED: Final[Verdicts] = (CLOCK, ESTOP, STATE, AGE, ORDER, JUMP)
 _RECEIVED: Final[Verdicts] = (PROPOSAL, PROPOSAL_AGE, PROPOSAL_ORDER, REPETITION)
-
-
-class IntakeConfig(BaseModel):
-    """Limits of the intake checks.
-
-    Attributes:
-        max_age_s: oldest state that may be acted on.
-        future_s: how far ahead of ``now`` a stamp may be.
-        jump_factor: allowed multiple of the velocity limit between two states.
-        jump_tolerance: added to that, rad or m (encoder noise).
-        proposal_max_age_s: oldest observation that a proposal may stem from when it arrives.
-        repeat_tolerance: a bit-identical chunk is fine while no joint has moved further than this, rad or m;
-            ``inf`` for a policy that may rightly repeat itself, such as one that names a fixed goal.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_age_s: Positive = 0.010
-    future_s: Annotated[float, Field(ge=0.0)] = 0.001
-    jump_factor: Annotated[float, Field(ge=1.0)] = 1.5
-    jump_tolerance: Annotated[float, Field(ge=0.0)] = 0.005
-    proposal_max_age_s: Positive = 0.2
-    repeat_tolerance: Positive = 0.01
 
 
 class Intake:

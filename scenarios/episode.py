@@ -49,8 +49,8 @@ class EpisodeResult:
         ticks: decisions taken.
         detect_s: from the first effect of a fault to the first new cause, worse mode or intervention, s;
             None if there was none or nothing watched.
-        safe_s: from that effect to standstill in HOLD or worse inside all limits, or a completed terminal stop,
-            s; None without enforcement.
+        safe_s: from that effect to standstill in HOLD or worse inside all limits, or a completed terminal
+            stop, s; None without enforcement.
         success: the task was done at the end.
         modified, braked, stuck: shares of the ticks in which the filter corrected, the backup (or the
             terminal stop) ran, and the filter called the arm stuck.

@@ -70,6 +70,8 @@ class PushSetup:
 class ReachPush:
     """The task for a ``World``. Sensors: ``"puck"`` and ``"goal"``, each shape (2,), m, world frame x and y.
 
+    One instance serves one world.
+
     Raises:
         RobotError: from ``World``, for a robot without the Panda's hand.
     """

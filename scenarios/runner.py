@@ -104,6 +104,11 @@ POLICIES: Mapping[str, Callable[[RobotModel], Policy]] = {"push_policy": _learne
 """Policies that a scenario can name."""
 
 
+def load_policy(scenario: Scenario, robot: RobotModel) -> Policy:
+    """The policy that ``scenario`` names; raises ConfigError where there is none of that name."""
+    return _lookup(POLICIES, scenario.policy, "policy")(robot)
+
+
 def run_episode(
     scenario: Scenario,
     *,
@@ -138,7 +143,7 @@ def run_episode(
     """
     seed = scenario.seed if seed is None else seed
     robot = RobotModel.load(scenario.robot)
-    guest = _lookup(POLICIES, scenario.policy, "policy")(robot) if policy is None else policy
+    guest = load_policy(scenario, robot) if policy is None else policy
     task = _lookup(TASKS, scenario.task, "task")()
     world = World(robot, task, period=scenario.period_s, physics_dt=scenario.physics_dt_s)
     world.reset(streams.seed(seed, episode, "world"))
@@ -165,28 +170,36 @@ def run_episode(
 class Operator:
     """A scripted operator (law 7): acknowledges the start at once, a hold after a dwell of calm.
 
-    Calm is standstill with no cause beyond those that were there at the start.
+    Calm is standstill with no cause beyond those that were there at the start. While a hold lasts, the script
+    tries again after every dwell; what it is limited in is how often the body was let go.
+
+    Attributes:
+        acknowledgements: given so far, taken or not.
+        releases: times that a hold ended, the start included.
     """
 
     script: OperatorScript
     acknowledgements: int = 0
+    releases: int = 0
     _accepted: frozenset[Cause] = frozenset()
     _calm_since: int | None = None
+    _held: bool = False
 
     def reason(self, decision: Decision, still: bool, now: int) -> str | None:
-        """Why to acknowledge at ``now`` ns, or None."""
+        """Why to acknowledge at ``now`` ns, or None. ``still``: the body is at standstill."""
+        held, self._held = self._held, decision.mode is Mode.HOLD
+        self.releases += held and not self._held
         first = self.acknowledgements == 0
-        if not (
-            decision.mode is Mode.HOLD and still and (first or self._accepted.issuperset(decision.causes))
-        ):
+        calm = self._held and still and (first or self._accepted.issuperset(decision.causes))
+        if not calm or self.releases > self.script.recoveries:
             self._calm_since = None
             return None
         if first:
             self._accepted = frozenset(decision.causes)
-        elif not self._waited(now) or self.acknowledgements > self.script.recoveries:
+        elif not self._waited(now):
             return None
         self.acknowledgements += 1
-        self._calm_since = None
+        self._calm_since = now
         return "scripted start" if first else "scripted recovery after standstill"
 
     def _waited(self, now: int) -> bool:

@@ -42,7 +42,7 @@ class OperatorScript(_Part):
     Attributes:
         name: written to the journal.
         dwell_s: of calm standstill before a hold is acknowledged.
-        recoveries: acknowledgements after the first, at most.
+        recoveries: holds after the start that it lets the body out of, at most.
     """
 
     name: str = Field(default="scripted operator", min_length=1)
@@ -81,6 +81,7 @@ class Scenario(_Part):
         latency_s: of every inference, in virtual time.
         seed: of the campaign; every random stream comes from (seed, episode, component).
         ftti_s: time from fault to hazard that the design must beat; information older than it is stale.
+        calibration: artefact of the monitors, a path or a file beside the library's scenarios.
         faults: what is injected.
         operator, standstill, expectation: see there.
     """
@@ -97,6 +98,7 @@ class Scenario(_Part):
     latency_s: float = Field(default=0.02, ge=0.0)
     seed: int = Field(default=1, ge=0)
     ftti_s: float = Field(default=0.5, gt=0.0)
+    calibration: str | None = None
     faults: tuple[FaultEntry, ...] = ()
     operator: OperatorScript = OperatorScript()
     standstill: Standstill = Standstill()
@@ -180,7 +182,10 @@ def assign(tree: dict[str, JsonValue], assignment: str, where: str = "scenario")
         if isinstance(node, dict) and step not in node:
             node[step] = {}
         node = _child(node, step, key, where)
-    value = cast("JsonValue", yaml.safe_load(text))
+    try:
+        value = cast("JsonValue", yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: {assignment!r}: the value is not YAML: {error}") from error
     if isinstance(node, dict):
         node[last] = value
     else:

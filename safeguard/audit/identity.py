@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from uuid import uuid4
 
+from safeguard import __version__
 from safeguard.audit.encode import Json, JsonObject
 from safeguard.core.enums import Enforcement
 
@@ -78,7 +79,7 @@ def run_open_body(
     return {
         "run_id": run_id or uuid4().hex,
         "created_utc": created_utc or datetime.now(UTC).isoformat(timespec="seconds"),
-        "safeguard": versions(["safeguard-runtime"]).get("safeguard-runtime", "source tree"),
+        "safeguard": __version__,
         "python": platform.python_version(),
         "machine": machine(),
         "libraries": versions(),

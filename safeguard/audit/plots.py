@@ -28,10 +28,10 @@ MODE_COLOURS: Final = {
     "HOLD": "#56b4e9",
     "STOP": "#d55e00",
     "ESTOP": "#cc79a7",
-    "LOCKOUT": "#4a4a4a",
-    "BOOT": "#b9b4ab",
+    "LOCKOUT": "#8a8a8a",
+    "BOOT": "#dccfb8",
 }
-"""The Okabe-Ito palette, which colour-blind readers can tell apart; the page uses the same."""
+"""From the Okabe-Ito palette, which colour-blind readers can tell apart; the page uses the same."""
 
 CURVE, LIMIT, MARGIN = "#1f5fa8", "#b3261e", "#8a6d00"
 COLUMNS: Final = 4

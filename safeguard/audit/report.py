@@ -232,21 +232,19 @@ def _identity(run: RunSummary) -> str:
 def _limits(joints: Sequence[JointLimits]) -> str:
     if not joints:
         return '<p class="note">The run recorded no limits.</p>'
+    names = ("lower, rad", "upper, rad", "speed, rad/s", "torque, N·m", "acceleration, rad/s²")
+    head = "".join(f'<th class="n">{name.replace(", ", "<br><small>")}</small></th>' for name in names)
     rows = "".join(_limit_row(joint) for joint in joints)
     return (
-        '<div class="scroll"><table><thead><tr><th>joint</th><th>lower<br><small>rad</small></th>'
-        "<th>upper<br><small>rad</small></th><th>speed<br><small>rad/s</small></th>"
-        "<th>torque<br><small>N·m</small></th><th>acceleration<br><small>rad/s²</small></th>"
-        f"<th>where from</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        f'<div class="scroll"><table><thead><tr><th>joint</th>{head}<th>where from</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
     )
 
 
 def _limit_row(joint: JointLimits) -> str:
     values = (joint.lower, joint.upper, joint.velocity, joint.torque, joint.acceleration)
-    cells = "".join(
-        f'<td class="n">{"–" if value is None else figure_text(decode_number(value))}</td>'
-        for value in values
-    )
+    texts = ("–" if value is None else f"{decode_number(value):.6g}" for value in values)
+    cells = "".join(f'<td class="n">{text}</td>' for text in texts)
     sources: dict[str, list[str]] = {}
     for name, source in joint.provenance.items():
         sources.setdefault(source, []).append(name)

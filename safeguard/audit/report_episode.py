@@ -55,8 +55,8 @@ def shield_badge(episode: EpisodeSummary) -> str:
 
 def _gist(episode: EpisodeSummary) -> str:
     worst = max(episode.modes, key=lambda mode: -1 if mode is Mode.BOOT else mode.value, default=Mode.BOOT)
-    ticks = len(episode.t)
-    return f"{ticks} ticks, worst mode {worst.name}, {len(episode.interventions)} interventions"
+    rows = len(episode.interventions)
+    return f"{len(episode.t):,} ticks, worst mode {worst.name}, {rows} intervention{'' if rows == 1 else 's'}"
 
 
 def _facts(episode: EpisodeSummary) -> str:
@@ -176,10 +176,11 @@ def _interventions(episode: EpisodeSummary) -> str:
     chosen = sorted(sorted(rows, key=_weight, reverse=True)[:ROWS], key=lambda row: row.start)
     left_out = len(rows) - len(chosen)
     note = f"the {ROWS} gravest of {len(rows)}; the journal has all" if left_out else "all"
-    head = "".join(f"<th>{name}<br><small>{unit}</small></th>" for name, unit in MARGINS.items())
+    head = "".join(f'<th class="n">{name}<br><small>{unit}</small></th>' for name, unit in MARGINS.items())
+    times = "".join(f'<th class="n">{name}</th>' for name in ("from", "to", "ticks"))
+    words = "".join(f"<th>{name}</th>" for name in ("mode", "status", "causes and reason", "active rows"))
     table = (
-        '<div class="scroll"><table><thead><tr><th>from</th><th>to</th><th>ticks</th><th>mode</th>'
-        f"<th>status</th><th>causes and reason</th><th>active rows</th>{head}</tr></thead>"
+        f'<div class="scroll"><table><thead><tr>{times}{words}{head}</tr></thead>'
         f"<tbody>{''.join(_row(row) for row in chosen)}</tbody></table></div>"
     )
     return _figure("Interventions", table, f"{note}; margins are the smallest of the rows' ticks")

@@ -36,8 +36,7 @@ class ClearanceConfig(_Section):
     decay_s: float = Field(0.05, gt=0.0, description="time constant of the approach to the buffer")
     zone_m: float = Field(0.05, gt=0.0, description="stops that end further than this from the buffer get no row")
     slots: int = Field(8, ge=1, description="number of rows in the QP")
-    path_samples: int = Field(12, ge=2, description="points of a stop whose distances are measured")
-    refinements: int = Field(2, ge=0, description="times the sampling may be doubled before refusing")
+    path_samples: int = Field(40, ge=2, description="points of a stop whose distances are measured, at most")
 
 
 class MarginConfig(_Section):

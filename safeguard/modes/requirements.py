@@ -36,6 +36,7 @@ FLOORS: Final[Mapping[Cause, Mode]] = MappingProxyType(
         Cause.EFFORT_WARN: Mode.CAUTIOUS,
         Cause.UNCALIBRATED: Mode.NOMINAL,
         Cause.OPERATOR_STOP: Mode.STOP,
+        Cause.AUDIT_FAILED: Mode.HOLD,
     }
 )
 """The least mode of every cause, once its bridge has run out."""

@@ -64,6 +64,7 @@ def test_nominal_is_quiet() -> None:
         (Cause.EFFORT_WARN, "MON-C15", Mode.CAUTIOUS),
         (Cause.UNCALIBRATED, "MON-C16", Mode.NOMINAL),
         (Cause.OPERATOR_STOP, "MON-C17", Mode.STOP),
+        (Cause.AUDIT_FAILED, "MON-C18", Mode.HOLD),
     ],
 )
 def test_immediate_causes_act_in_their_tick(cause: Cause, row: str, mode: Mode) -> None:
@@ -120,6 +121,22 @@ def test_worst_floor_wins() -> None:
     inputs = ModeInputs.of([Cause.EFFORT_WARN, Cause.CLOCK_BACKWARDS, Cause.OPERATOR_STOP])
     _, outputs = step(TABLE, nominal(), inputs)
     assert (outputs.mode, outputs.reasons) == (Mode.STOP, ("MON-C17",))
+
+
+@pytest.mark.parametrize(
+    ("cause", "mode", "reasons"),
+    [
+        (Cause.OPERATOR_STOP, Mode.STOP, ("MON-C17", "MON-E01")),
+        (Cause.ESTOP, Mode.ESTOP, ("MON-C01",)),
+        (Cause.EFFORT_WARN, Mode.STOP, ("MON-E01",)),
+    ],
+)
+def test_timer_and_cause_in_one_tick(cause: Cause, mode: Mode, reasons: tuple[str, ...]) -> None:
+    """When a timer and a cause act together the worse decides; equals are both named, the lesser is not."""
+    state, _ = step(TABLE, nominal(), ModeInputs.of([Cause.CLOCK_BACKWARDS]))
+    state, _ = drive(state, [ModeInputs()] * 749)
+    _, outputs = step(TABLE, state, ModeInputs.of([cause]))
+    assert (outputs.mode, outputs.reasons) == (mode, reasons)
 
 
 def test_cautious_slows_down_and_clears_by_itself() -> None:

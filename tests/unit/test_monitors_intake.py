@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from safeguard.core.config import IntakeConfig
 from safeguard.core.enums import Cause, Level, Reference
 from safeguard.core.errors import ConfigError
 from safeguard.core.types import ActionSpec, Observation, Proposal, RobotState, Vector, Verdict
-from safeguard.monitors import Intake, IntakeConfig
+from safeguard.monitors import Intake
 
 MS = 1_000_000
 JOINTS = ("a", "b")
@@ -214,6 +215,26 @@ def test_repetition_is_an_alarm_only_in_motion() -> None:
     assert moving(intake(), 0.0, [0.5] * 4) == [set()] * 4
     assert moving(intake(), 0.2, [0.5, 0.5, 0.6]) == [set(), {Cause.PROPOSAL_REPEATED}, set()]
     assert moving(intake(), 0.2, [0.5, 0.6, 0.5]) == [set()] * 3
+
+
+def test_repetition_limit_is_inclusive() -> None:
+    """A repeated chunk is fine at exactly the tolerance, and an alarm just above it."""
+    for moved, expected in ((0.25, set[Cause]()), (0.26, {Cause.PROPOSAL_REPEATED})):
+        check = intake(IntakeConfig(repeat_tolerance=0.25))
+        check.observe(seen(0), 0)
+        check.receive(chunk(0, 0), SPEC, 0, None)
+        check.observe(seen(190 * MS, moved), 190 * MS)
+        assert causes(check.receive(chunk(190 * MS, 1), SPEC, 190 * MS, None)) == expected
+
+
+def test_repetition_without_any_good_state_is_no_alarm_and_no_error() -> None:
+    """Chunks before the first good state have no motion to be compared with; the first state starts it."""
+    check = intake()
+    assert causes(check.receive(chunk(0, 0), SPEC, 0, seen(0, np.nan))) == set()
+    check.observe(seen(10 * MS, 1.0), 10 * MS)
+    assert causes(check.receive(chunk(10 * MS, 1), SPEC, 10 * MS, None)) == set()
+    check.observe(seen(20 * MS, 1.02), 20 * MS)
+    assert causes(check.receive(chunk(20 * MS, 2), SPEC, 20 * MS, None)) == {Cause.PROPOSAL_REPEATED}
 
 
 def test_creeping_repetition_is_found() -> None:

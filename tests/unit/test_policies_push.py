@@ -64,7 +64,7 @@ def test_it_is_deterministic(policy: PushPolicy) -> None:
     """Same observation, same bits, from another instance and whatever came before."""
     once = policy.infer(observation())
     policy.infer(observation(puck=(0.58, -0.1)))
-    again, other = policy.infer(observation()), PushPolicy.load().infer(observation())
+    again, other = policy.infer(observation()), PushPolicy.load(RobotModel.load("panda")).infer(observation())
     assert once.actions.tobytes() == again.actions.tobytes() == other.actions.tobytes()
     assert once.features is not None
     assert again.features is not None
@@ -144,10 +144,11 @@ def test_weights_must_fit(tmp_path: Path) -> None:
         PushPolicy.load(weights=wrong)
 
 
-def test_without_torch_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loading without torch says which extra to install."""
+@pytest.mark.parametrize("missing", ["torch", "safetensors.torch"])
+def test_without_torch_it_names_the_extra(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """Loading without torch or safetensors says which extra to install."""
     monkeypatch.delitem(sys.modules, "safeguard.policies.push_policy.net", raising=False)
-    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(MissingExtraError, match=r"safeguard-runtime\[torch\]"):
         PushPolicy.load()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import mujoco
@@ -274,8 +275,9 @@ def test_clearance_is_at_least_what_the_enclosing_pieces_have() -> None:
     assert near > 30
 
 
-def test_a_simulation_that_diverges_is_reported() -> None:
+def test_a_simulation_that_diverges_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MuJoCo's own warning of a state that is no number makes the run unstable."""
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warnings to a file beside the program
     world = World(ROBOT)
     referee = Referee(ROBOT, world)
     world.data.qvel[0] = np.nan

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pinocchio as pin
 import pytest
 
-from safeguard.core.errors import ConfigError
+from safeguard.core.errors import ConfigError, MissingExtraError
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import PositionCommand, TerminalStop, TorqueCommand, Vector
 from safeguard.scenarios.push import ReachPush
@@ -206,6 +208,13 @@ def test_wrong_commands_are_wiring_errors(world: World) -> None:
         world.apply(PositionCommand(np.zeros(7), 0, 1, 0))
     with pytest.raises(ConfigError, match=r"\(6,\) for 7 joints"):
         world.apply(TorqueCommand(np.zeros(6), 0, 1, 0))
+
+
+def test_without_mujoco_it_names_the_extra(robot: RobotModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A world without MuJoCo says which extra to install."""
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    with pytest.raises(MissingExtraError, match=r"World .*safeguard-runtime\[sim\]"):
+        World(robot)
 
 
 def test_a_world_without_a_task_succeeds_at_nothing(world: World) -> None:

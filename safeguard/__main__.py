@@ -1,0 +1,5 @@
+"""``python -m safeguard`` is the ``safeguard`` command."""
+
+from safeguard.cli import main
+
+main()

@@ -1,0 +1,127 @@
+"""Timing of the whole tick, everything on: intake, policy port, controller, monitors, modes, filter, journal.
+
+Two streams of proposals run side by side in one process, tick by tick, so that both see the same machine:
+``admissible`` ones come out unchanged, ``qp`` ones lie beyond the limits. The body is the model itself,
+so that nothing but the shield is timed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from pydantic import JsonValue
+from rich.table import Table
+
+from safeguard.core.enums import FilterStatus, Mode, Reference
+from safeguard.core.errors import SafeguardError
+from safeguard.core.robot import RobotModel
+from safeguard.core.types import ActionSpec, Decision, Observation, RobotState, Vector
+from safeguard.policies import as_policy
+from safeguard.shield import Shield
+
+PERIOD = 0.002
+STAGES = ("intake", "policy", "controller", "monitors", "modes", "filter", "record")
+_WARM_UP = 600  # ticks: start, acknowledgement, caution
+_IMPORTS = 7
+
+
+class _Stream:
+    """A shield with its own body and one kind of proposal."""
+
+    def __init__(self, robot: RobotModel, target: Callable[[Observation], Vector], folder: Path) -> None:
+        spec = ActionSpec(robot.joints, "rad", Reference.ABSOLUTE, rate_hz=20.0, chunk=8)
+        policy = as_policy(lambda seen: np.tile(target(seen), (8, 1)), spec=spec, name="bench")
+        self.shield = Shield(robot, policy, period=PERIOD, audit=folder)
+        self.shield.begin_episode("bench")
+        self.shield.acknowledge(operator="bench", reason="timing", simulated=True)
+        self.q, self.v, self.now = np.array(robot.home), np.zeros(robot.n), 0
+        self.decisions: list[Decision] = []
+
+    def tick(self) -> Decision:
+        """One decision and one step of the body that follows it exactly."""
+        decision = self.shield.step(Observation(RobotState(self.q, self.v, self.now)), now=self.now)
+        a = decision.filter.acceleration
+        self.q, self.v = self.q + self.v * PERIOD + 0.5 * a * PERIOD**2, self.v + a * PERIOD
+        self.now += round(PERIOD * 1e9)
+        return decision
+
+
+def bench_tick(robot_name: str, ticks: int) -> dict[str, JsonValue]:
+    """Percentiles of the tick in µs and the share of every stage, for both streams."""
+    robot = RobotModel.load(robot_name)
+    limits, home = robot.limits, robot.home
+
+    def near(seen: Observation) -> Vector:
+        phase = seen.state.t * 1e-9 * np.pi
+        return home + 0.1 * np.sin(phase + np.arange(robot.n))
+
+    def beyond(seen: Observation) -> Vector:
+        toward = np.where(np.arange(robot.n) % 2 == int(seen.state.t * 1e-9) % 2, 1.0, -1.0)
+        wobble = 1e-6 * seen.state.t * 1e-9  # a chunk that repeats itself bit for bit would be refused
+        return np.clip(home + 4.0 * toward, limits.q_min - 1.0, limits.q_max + 1.0) + wobble
+
+    with tempfile.TemporaryDirectory() as folder:
+        streams = {
+            FilterStatus.ADMISSIBLE: _Stream(robot, near, Path(folder) / "admissible"),
+            FilterStatus.CORRECTED: _Stream(robot, beyond, Path(folder) / "qp"),
+        }
+        for number in range(_WARM_UP + ticks):
+            for status, stream in streams.items():
+                decision = stream.tick()
+                if number >= _WARM_UP and decision.filter.status is status and decision.mode is Mode.NOMINAL:
+                    stream.decisions.append(decision)
+        for stream in streams.values():
+            stream.shield.close()
+    figures: dict[str, JsonValue] = {"robot": robot_name, "period_s": PERIOD, "import_s": import_time()}
+    for status, stream in streams.items():
+        if len(stream.decisions) < ticks // 10:
+            raise SafeguardError(f"only {len(stream.decisions)} of {ticks} ticks were {status.value}")
+        figures[status.value] = _summary(stream.decisions)
+    return figures
+
+
+def import_time() -> float:
+    """Median time of ``import safeguard`` in a fresh interpreter, less the interpreter's own start, s."""
+
+    def median(code: str) -> float:
+        spent: list[float] = []
+        for _ in range(_IMPORTS):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            spent.append(time.perf_counter() - start)
+        return statistics.median(spent)
+
+    return max(median("import safeguard") - median("pass"), 0.0)
+
+
+def bench_table(figures: dict[str, JsonValue]) -> Table:
+    """The figures for people."""
+    table = Table(title=f"whole tick on {figures['robot']}, µs; import safeguard: {figures['import_s']:.3f} s")
+    for name in ("proposals", "ticks", "p50", "p90", "p99", "max", *STAGES):
+        table.add_column(name, justify="right")
+    for status in (FilterStatus.ADMISSIBLE.value, FilterStatus.CORRECTED.value):
+        row = figures[status]
+        assert isinstance(row, dict)
+        shares = row["shares"]
+        assert isinstance(shares, dict)
+        numbers = [f"{row[key]:.0f}" for key in ("p50", "p90", "p99", "max")]
+        table.add_row(status, str(row["ticks"]), *numbers, *(f"{shares[stage]:.0%}" for stage in STAGES))
+    return table
+
+
+def _summary(decisions: list[Decision]) -> dict[str, JsonValue]:
+    total = np.array([decision.timings.total for decision in decisions]) / 1e3
+    p50, p90, p99, most = (float(x) for x in np.percentile(total, [50, 90, 99, 100]))
+    medians = {
+        stage: statistics.median(getattr(decision.timings, stage) for decision in decisions) for stage in STAGES
+    }
+    whole = sum(medians.values())
+    shares: dict[str, JsonValue] = {stage: medians[stage] / whole for stage in STAGES}
+    return {"ticks": len(decisions), "p50": p50, "p90": p90, "p99": p99, "max": most, "shares": shares}
