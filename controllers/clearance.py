@@ -11,7 +11,7 @@ import pinocchio as pin
 from safeguard.controllers.brake import StopPlan
 from safeguard.core.config import ClearanceConfig
 from safeguard.core.robot import RobotModel
-from safeguard.core.types import Vector
+from safeguard.core.types import Indices, Vector
 
 _CANDIDATES = 2  # times the slots: pairs whose gradient is looked at before the rows are chosen
 _UNIT = 0.25  # a normal of a smaller square is undefined
@@ -31,7 +31,7 @@ class ClearanceRows:
         slack: by how much the bound was relaxed to the braking point, shape (k,), m.
     """
 
-    pairs: Vector
+    pairs: Indices
     C: Vector
     bound: Vector
     slack: Vector
@@ -63,9 +63,7 @@ class Clearance:
         """Signed distances at ``q`` of all kept pairs, shape (pairs,), m; negative in penetration."""
         return self._distances_at(q, self._results)
 
-    def rows(
-        self, distances: Vector, J: Vector, v: Vector, a_brake: Vector, brake: Vector, dt: float
-    ) -> ClearanceRows:
+    def rows(self, distances: Vector, J: Vector, v: Vector, a_brake: Vector, brake: Vector, dt: float) -> ClearanceRows:
         """Rows at the last measured configuration.
 
         To first order a stop from velocity v leaves of a distance d with gradient G
@@ -97,7 +95,7 @@ class Clearance:
         relaxed = np.minimum(bound, C @ brake)
         return ClearanceRows(near, C, relaxed, bound - relaxed)
 
-    def _binding(self, distances: Vector, v: Vector, a_brake: Vector, dt: float) -> Vector:
+    def _binding(self, distances: Vector, v: Vector, a_brake: Vector, dt: float) -> Indices:
         """The pairs that a stop after this period could bring into the zone of a row; the nearest if many."""
         config = self._config
         v_most = np.abs(v) + self._a_max * dt
@@ -107,7 +105,7 @@ class Clearance:
             near = near[np.argsort(distances[near], kind="stable")[: _CANDIDATES * config.slots]]
         return near
 
-    def _wrenches(self, pairs: Vector) -> Vector:
+    def _wrenches(self, pairs: Indices) -> Vector:
         """[n; p × n] of every pair, shape (k, 6)."""
         results = [self._results[pair] for pair in pairs]
         n = np.array([result.normal for result in results])
@@ -134,7 +132,7 @@ class Clearance:
             return ""
         return self._bisected_refusal(distances[suspects], q, plan, suspects)
 
-    def _bisected_refusal(self, now: Vector, q: Vector, plan: StopPlan, suspects: Vector) -> str:
+    def _bisected_refusal(self, now: Vector, q: Vector, plan: StopPlan, suspects: Indices) -> str:
         reach = self._collision.reach[suspects].T
         results = [self._results[pair] for pair in suspects]
         floor = np.minimum(self._config.floor_m, now - _RECOVERY_TOLERANCE)
@@ -155,8 +153,8 @@ class Clearance:
             if len(unproven) == 0:
                 return ""
             if len(t) + len(unproven) > self._config.path_samples:
-                pair = int(np.argmin(bound.min(axis=0)))
-                return f"stop of {self.names[suspects[pair]]} not shown to stay clear"
+                least = int(np.argmin(bound.min(axis=0)))
+                return f"stop of {self.names[suspects[least]]} not shown to stay clear"
             tm = 0.5 * (t[unproven] + t[unproven + 1])
             qm = plan.at(tm[:, None])[0]
             t = np.insert(t, unproven + 1, tm)

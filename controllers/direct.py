@@ -29,7 +29,9 @@ class DirectControl:
     def __init__(self, spec: ActionSpec, joints: tuple[str, ...]) -> None:
         kind = _KINDS.get((spec.reference, spec.unit))
         if kind is None:
-            raise SpecError(f"DirectControl takes velocities in rad/s or torques in N.m, got {spec.reference} in {spec.unit!r}")
+            raise SpecError(
+                f"DirectControl takes velocities in rad/s or torques in N.m, got {spec.reference} in {spec.unit!r}"
+            )
         self._kind, self._columns = kind, columns(spec, joints)
         self._row_ns = NS_PER_S / spec.rate_hz
 

@@ -40,8 +40,8 @@ class Dynamics:
         return self.M @ a + self.h
 
     def acceleration(self, tau: Vector) -> Vector:
-        """a = M⁻¹ (τ − h) at the last state, shape (n,), rad/s²."""
-        return np.linalg.solve(self.M, tau - self.h)
+        """A = M⁻¹ (τ − h) at the last state, shape (n,), rad/s²."""
+        return np.asarray(np.linalg.solve(self.M, tau - self.h), dtype=np.float64)
 
     def torques_along(self, q: Vector, v: Vector, a: Vector) -> Vector:
         """Inverse dynamics of ``k`` independent states: q, v, a and the result have shape (k, n)."""

@@ -281,7 +281,7 @@ class SafetyFilter:
         rows = problem.rows
         short = rows.bound - rows.C @ motion.a - _TIGHTEN * self.config.solver.eps_abs * _norms(rows.C)
         if len(short) and short.max() > 0.0:
-            pair = self._clearance.names[rows.pairs[int(short.argmax())]]
+            pair = self._clearance.names[int(rows.pairs[int(short.argmax())])]
             return f"{pair}: clearance row short by {short.max():.2e} m"
         return ""
 
@@ -361,7 +361,9 @@ class SafetyFilter:
             refusal=refusal,
         )
 
-    def _tracking(self, state: RobotState | None, q_ref: Vector, v_ref: Vector, forward: Vector) -> tuple[Vector, Vector]:
+    def _tracking(
+        self, state: RobotState | None, q_ref: Vector, v_ref: Vector, forward: Vector
+    ) -> tuple[Vector, Vector]:
         """The tracking law; feedback shrinks, never feed-forward, where both do not fit the torque limits."""
         tau = self.dynamics.torque(forward)
         if state is None:
@@ -432,4 +434,5 @@ class SafetyFilter:
 
 def _norms(rows: Vector) -> Vector:
     """Length of every row, never zero, shape (k,)."""
-    return np.maximum(np.sqrt(np.einsum("ij,ij->i", rows, rows)), 1e-12)
+    squares: Vector = np.einsum("ij,ij->i", rows, rows)
+    return np.maximum(np.sqrt(squares), 1e-12)

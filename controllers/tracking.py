@@ -31,7 +31,9 @@ class ChunkTracking:
 
     def __init__(self, spec: ActionSpec, joints: tuple[str, ...], omega: float = 15.0) -> None:
         if spec.reference is not Reference.ABSOLUTE or spec.unit != "rad":
-            raise SpecError(f"ChunkTracking follows absolute joint positions in rad, got {spec.reference} in {spec.unit!r}")
+            raise SpecError(
+                f"ChunkTracking follows absolute joint positions in rad, got {spec.reference} in {spec.unit!r}"
+            )
         self._columns = columns(spec, joints)
         self._row_ns = NS_PER_S / spec.rate_hz
         self._kp, self._kd = omega * omega, 2.0 * omega

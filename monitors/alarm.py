@@ -25,9 +25,7 @@ class CalibratedMonitor:
         cause: what an alarm activates.
     """
 
-    def __init__(
-        self, monitor: Monitor, calibration: Calibration | None, cause: Cause = Cause.EFFORT_WARN
-    ) -> None:
+    def __init__(self, monitor: Monitor, calibration: Calibration | None, cause: Cause = Cause.EFFORT_WARN) -> None:
         if calibration is not None:
             calibration.check({"monitor": monitor.name})
         self.monitor = monitor
@@ -47,9 +45,7 @@ class CalibratedMonitor:
         self._maxima = calibration.maxima
         if calibration.threshold is None:
             needed = math.ceil(1.0 / calibration.alpha) - 1
-            self._why_not = (
-                f"{calibration.n} episodes, at least {needed} are needed for alpha {calibration.alpha}"
-            )
+            self._why_not = f"{calibration.n} episodes, at least {needed} are needed for alpha {calibration.alpha}"
         else:
             self._threshold = calibration.threshold
             self._horizon = calibration.horizon_ticks

@@ -100,9 +100,7 @@ class Calibration(BaseModel):
         return self.model_copy(update={"digest": self._digest()})
 
     def _digest(self) -> str:
-        content = json.dumps(
-            self.model_dump(mode="json", exclude={"digest"}), sort_keys=True, separators=(",", ":")
-        )
+        content = json.dumps(self.model_dump(mode="json", exclude={"digest"}), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
 
     def save(self, path: Path) -> None:
@@ -135,9 +133,7 @@ class Calibration(BaseModel):
         own |= {name: str(getattr(self.origin, name)) for name in _DIGESTS}
         for name, value in expected.items():
             if name not in own:
-                raise CalibrationError(
-                    f"{where}: nothing called {name!r} to compare; known: {', '.join(own)}"
-                )
+                raise CalibrationError(f"{where}: nothing called {name!r} to compare; known: {', '.join(own)}")
             if own[name] != value:
                 raise CalibrationError(
                     f"{where}: made for {name} {own[name][:12]!r}, not {value[:12]!r}; calibrate again"
@@ -174,9 +170,7 @@ def calibrate(
     """
     bad = [i for i, value in enumerate(episode_maxima) if not math.isfinite(value)]
     if bad:
-        raise CalibrationError(
-            f"episode {bad[0]} of {name} has maximum {episode_maxima[bad[0]]}; it is not nominal"
-        )
+        raise CalibrationError(f"episode {bad[0]} of {name} has maximum {episode_maxima[bad[0]]}; it is not nominal")
     if not 0.0 < alpha < 1.0:
         raise CalibrationError(f"alpha of {name} must be in (0, 1), got {alpha!r}")
     ascending = tuple(sorted(float(value) for value in episode_maxima))

@@ -69,9 +69,7 @@ class Intake:
         self._shape = (len(self._joints),)
         self._velocity = frozen_array(velocity)
         if self._velocity.shape != self._shape or not (self._velocity > 0.0).all():
-            raise ConfigError(
-                f"Intake needs one positive velocity limit for each of {self._joints}, got {velocity!r}"
-            )
+            raise ConfigError(f"Intake needs one positive velocity limit for each of {self._joints}, got {velocity!r}")
         if not period > 0.0:
             raise ConfigError(f"Intake needs a period > 0 s, got {period!r}")
         self._config = limits
@@ -120,9 +118,7 @@ class Intake:
             return _OBSERVED
         return (clock, estop, STATE, age, order, jump)
 
-    def receive(
-        self, proposal: object, spec: ActionSpec, now: int, observation: Observation | None
-    ) -> Verdicts:
+    def receive(self, proposal: object, spec: ActionSpec, now: int, observation: Observation | None) -> Verdicts:
         """Verdicts on the newest proposal at ``now`` ns. Call it every tick, after ``observe``.
 
         None means that nothing arrived: the verdicts on the last one stand. Before the first there are none.
@@ -240,9 +236,7 @@ class Intake:
         limit = self._config.repeat_tolerance
         if moved <= limit:
             return REPETITION
-        detail = (
-            f"chunk {proposal.seq} repeats the one before although a joint moved {moved:g}, limit {limit:g}"
-        )
+        detail = f"chunk {proposal.seq} repeats the one before although a joint moved {moved:g}, limit {limit:g}"
         return failed("intake.repetition", Cause.PROPOSAL_REPEATED, detail, moved, limit)
 
     def _position_at(self, t: int, observation: Observation | None) -> Vector | None:

@@ -45,9 +45,7 @@ def as_policy(
     if not callable(source):
         raise SpecError(f"{label!r} is neither a policy (spec, infer, reset), a callable nor a torch module")
     if spec is None:
-        raise SpecError(
-            f"policy {label!r} needs spec=ActionSpec(...): joints, unit, reference, rate and chunk"
-        )
+        raise SpecError(f"policy {label!r} needs spec=ActionSpec(...): joints, unit, reference, rate and chunk")
     if _is_torch_module(source):
         if encode is None:
             raise SpecError(f"torch module {label!r} needs encode=: from Observation to its input tensor")

@@ -62,6 +62,16 @@ class InlinePort:
         """What the policy's numbers mean."""
         return self._policy.spec
 
+    @property
+    def name(self) -> str:
+        """The policy's name, for records."""
+        return str(getattr(self._policy, "name", type(self._policy).__name__))
+
+    @property
+    def digest(self) -> str | None:
+        """What identifies the policy's weights, for records; None if it says nothing."""
+        return getattr(self._policy, "digest", None)
+
     def post(self, observation: Observation, now: int) -> None:
         """Offer an observation at ``now`` ns."""
         self._land(now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -161,7 +161,9 @@ def calibrate(
         print(artefact.model_dump_json(indent=1))
     else:
         limit = "none, too few episodes" if artefact.threshold is None else f"{artefact.threshold:.6g}"
-        console.print(f"{artefact.monitor}: n = {artefact.n}, k = {artefact.k}, alpha = {artefact.alpha}, threshold {limit}")
+        console.print(
+            f"{artefact.monitor}: n = {artefact.n}, k = {artefact.k}, alpha = {artefact.alpha}, threshold {limit}"
+        )
         if artefact.rate_interval is not None:
             low, high = artefact.rate_interval
             console.print(f"true false-alarm rate of an episode: {low:.3f} to {high:.3f} (90 %)")
@@ -188,7 +190,11 @@ def robot_show(name: Annotated[str, typer.Argument(help="A name of 'robot list'.
         fields = ("q_min", "q_max", "v_max", "a_max", "tau_max", "tau_rate_max")
         numbers = {field: getattr(limits, field).tolist() for field in fields}
         data = {"name": robot.name, "joints": robot.joints, "limits": numbers}
-        extra = {"provenance": dict(limits.provenance), "pairs": robot.collision.names, "digest": robot.digest}
+        extra = {
+            "provenance": dict(limits.provenance),
+            "pairs": robot.collision.names,
+            "digest": robot.digest,
+        }
         print(json.dumps({**data, **extra}, indent=1))
         return
     table = Table("joint", "position, rad", "speed, rad/s", "acceleration, rad/s²", "torque, N·m", title=robot.name)
@@ -289,7 +295,7 @@ def _fresh(name: str) -> Path:
 
 
 @contextmanager
-def _bar() -> Iterator[Any]:
+def _bar() -> Generator[Any]:
     """A progress bar on standard error, as a function (what, done, total)."""
     columns = (TextColumn("{task.description:<32}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=progress_console, transient=True) as progress:

@@ -117,9 +117,7 @@ def recorded_shield(run_open: Record, episode_open: Record, port: PolicyPort) ->
     assert isinstance(run, RunOpen)
     assert isinstance(episode, EpisodeOpen)
     if not isinstance(run.robot.source, dict):
-        raise JournalError(
-            f"robot {run.robot.name!r} has no recorded source: pass rebuild= with its platform"
-        )
+        raise JournalError(f"robot {run.robot.name!r} has no recorded source: pass rebuild= with its platform")
     try:
         recipe = _Recipe.model_validate(run.config)
     except ValidationError as error:
@@ -224,9 +222,7 @@ def replay_run(
 class _Stage:
     """Where one run is played again: the shield of the current episode and its port."""
 
-    def __init__(
-        self, rebuild: Rebuild, wanted: frozenset[int] | None, progress: Callable[[int], None] | None
-    ) -> None:
+    def __init__(self, rebuild: Rebuild, wanted: frozenset[int] | None, progress: Callable[[int], None] | None) -> None:
         self.decisions = self.episodes = 0
         self._rebuild, self._wanted, self._progress = rebuild, wanted, progress
         self._run_open: Record | None = None
@@ -246,9 +242,7 @@ class _Stage:
             case DecisionRecord() as body if body.episode == self._episode:
                 return self._decide(record, body)
             case DecisionRecord() as body if self._wanted is None or body.episode in self._wanted:
-                raise JournalError(
-                    f"record {record.seq}: decision of episode {body.episode}, which is not open"
-                )
+                raise JournalError(f"record {record.seq}: decision of episode {body.episode}, which is not open")
             case _:
                 pass
         return None
@@ -343,8 +337,6 @@ def _first_difference(path: str, old: Json, new: Json) -> tuple[str, str, str]:
         key = next(key for key in old if _bytes(old[key]) != _bytes(new[key]))
         return _first_difference(f"{path}.{key}" if path else key, old[key], new[key])
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        at = next(
-            at for at, pair in enumerate(zip(old, new, strict=True)) if _bytes(pair[0]) != _bytes(pair[1])
-        )
+        at = next(at for at, pair in enumerate(zip(old, new, strict=True)) if _bytes(pair[0]) != _bytes(pair[1]))
         return _first_difference(f"{path}[{at}]", old[at], new[at])
     return path, _bytes(old).decode(), _bytes(new).decode()

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeGuard
 
 from safeguard.audit.encode import Json, decision_body, encode_spec, jsonable
-from safeguard.audit.journal import Journal, open_run
 from safeguard.audit.identity import run_open_body
+from safeguard.audit.journal import Journal, open_run
 from safeguard.controllers import ArmPlatform, controller_for
 from safeguard.core.config import ShieldConfig
 from safeguard.core.enums import Authority, Cause, Enforcement, FilterStatus, Level, Mode, RecordKind
@@ -26,7 +28,6 @@ from safeguard.core.types import (
     NS_PER_S,
     Command,
     Decision,
-    Envelope,
     Evidence,
     FilterResult,
     Nominal,
@@ -37,7 +38,14 @@ from safeguard.core.types import (
     Verdict,
 )
 from safeguard.modes import ModeInputs, ModeOutputs, ModeState, load_table, step
-from safeguard.monitors import CalibratedMonitor, Calibration, Intake, PolicyDeadline, ShieldEffort, TickOverrun
+from safeguard.monitors import (
+    CalibratedMonitor,
+    Calibration,
+    Intake,
+    PolicyDeadline,
+    ShieldEffort,
+    TickOverrun,
+)
 from safeguard.policies import InlinePort, as_policy
 from safeguard.selftest import self_test
 
@@ -66,6 +74,18 @@ class Shield:
         ConfigError: a calibration belongs to no monitor, or the self-test fails.
     """
 
+    # What belongs to an episode; ``_forget`` sets it.
+    _tick: int
+    _recording: int
+    _current: Proposal | None
+    _previous: Decision | None
+    _authority: Authority
+    _fresh: bool
+    _started: bool
+    _ack: bool
+    _start_ack: int | None
+    _stop_reason: str
+
     def __init__(
         self,
         body: RobotModel | Platform,
@@ -86,10 +106,8 @@ class Shield:
             ArmPlatform(body, period, self.config.filter) if isinstance(body, RobotModel) else body
         )
         self._robot = body if isinstance(body, RobotModel) else None
-        self.port = policy if _is_port(policy) else InlinePort(as_policy(policy))
-        self._controller = controller_for(
-            self.port.spec, self.platform.joints, self.config.policy.tracking_omega_radps
-        )
+        self.port: PolicyPort = policy if _is_port(policy) else InlinePort(as_policy(policy))
+        self._controller = controller_for(self.port.spec, self.platform.joints, self.config.policy.tracking_omega_radps)
         self.table = load_table(strategy, period)
         self._intake = Intake(self.platform.joints, period, self.config.intake, velocity=self.platform.v_max)
         self._deadline = PolicyDeadline(self.config.policy.deadline_s, self.config.policy.startup_s)
@@ -128,7 +146,11 @@ class Shield:
         watch.append(time.perf_counter_ns())
         nominal = self._nominal(state, now)
         watch.append(time.perf_counter_ns())
-        verdicts = (*seen, *received, *self._watch(Evidence(observation, now, arrived, self._current, self._previous)))
+        verdicts = (
+            *seen,
+            *received,
+            *self._watch(Evidence(observation, now, arrived, self._current, self._previous)),
+        )
         causes = tuple(dict.fromkeys(v.cause for v in verdicts if v.cause is not None))
         watch.append(time.perf_counter_ns())
         outputs = self._advance(causes, state, now)
@@ -194,9 +216,13 @@ class Shield:
 
     def _watch(self, evidence: Evidence) -> tuple[Verdict, ...]:
         """Deadline, overrun, the filter's and the journal's own failures, and the calibrated monitors."""
+        measured = getattr(self.port, "measured", None)  # a replay feeds recorded durations back
+        previous = evidence.previous
+        if previous is not None and isinstance(measured, Timings):
+            previous = replace(previous, timings=measured)
         return (
             self._deadline.check(evidence.current, evidence.now),
-            self._overrun.check(evidence.previous),
+            self._overrun.check(previous),
             *_own_failures(evidence.previous, self.journal, self._stop_reason),
             *(monitor.verdict(evidence) for monitor in self._monitors),
         )
@@ -276,7 +302,12 @@ class Shield:
     def _human(self, action: str, operator: str, reason: str, simulated: bool) -> None:
         if not operator:
             raise ConfigError(f"{action}: operator must name somebody")
-        body: dict[str, Json] = {"operator": operator, "reason": reason, "action": action, "simulated": simulated}
+        body: dict[str, Json] = {
+            "operator": operator,
+            "reason": reason,
+            "action": action,
+            "simulated": simulated,
+        }
         self.record(RecordKind.HUMAN, body)
 
     # -- episodes and records -------------------------------------------------------------------------
@@ -370,14 +401,13 @@ class Shield:
         self._modes = ModeState(Mode.LOCKOUT if locked else Mode.BOOT, self.table.empty, estops=estops)
         self.platform.reset()
         self._tick = self._recording = 0
-        self._current: Proposal | None = None
-        self._previous: Decision | None = None
+        self._current = self._previous = None
         self._authority = Authority.BACKUP
         self._fresh, self._started = True, False
         self._ack, self._start_ack, self._stop_reason = False, None, ""
 
 
-def _is_port(policy: Policy | PolicyPort) -> bool:
+def _is_port(policy: Policy | PolicyPort) -> TypeGuard[PolicyPort]:
     return hasattr(policy, "post") and hasattr(policy, "poll")
 
 
@@ -438,7 +468,7 @@ def _limits(robot: RobotModel, clearance: float) -> dict[str, Json]:
 
 
 def _timings(watch: list[int], recording: int) -> Timings:
-    intake, policy, controller, monitors, modes, moved = (b - a for a, b in zip(watch, watch[1:], strict=False))
+    intake, policy, controller, monitors, modes, moved = (b - a for a, b in pairwise(watch))
     return Timings(
         intake=intake,
         policy=policy,

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Worlds, the fault library, scenarios as data, the referee and the runner."""

@@ -37,7 +37,11 @@ class _Stream:
 
     def __init__(self, robot: RobotModel, target: Callable[[Observation], Vector], folder: Path) -> None:
         spec = ActionSpec(robot.joints, "rad", Reference.ABSOLUTE, rate_hz=20.0, chunk=8)
-        policy = as_policy(lambda seen: np.tile(target(seen), (8, 1)), spec=spec, name="bench")
+
+        def propose(seen: Observation) -> Vector:
+            return np.tile(target(seen), (8, 1))
+
+        policy = as_policy(propose, spec=spec, name="bench")
         self.shield = Shield(robot, policy, period=PERIOD, audit=folder)
         self.shield.begin_episode("bench")
         self.shield.acknowledge(operator="bench", reason="timing", simulated=True)
@@ -60,7 +64,8 @@ def bench_tick(robot_name: str, ticks: int) -> dict[str, JsonValue]:
 
     def near(seen: Observation) -> Vector:
         phase = seen.state.t * 1e-9 * np.pi
-        return home + 0.1 * np.sin(phase + np.arange(robot.n))
+        swing: Vector = 0.1 * np.sin(phase + np.arange(robot.n))
+        return home + swing
 
     def beyond(seen: Observation) -> Vector:
         toward = np.where(np.arange(robot.n) % 2 == int(seen.state.t * 1e-9) % 2, 1.0, -1.0)
@@ -119,9 +124,7 @@ def bench_table(figures: dict[str, JsonValue]) -> Table:
 def _summary(decisions: list[Decision]) -> dict[str, JsonValue]:
     total = np.array([decision.timings.total for decision in decisions]) / 1e3
     p50, p90, p99, most = (float(x) for x in np.percentile(total, [50, 90, 99, 100]))
-    medians = {
-        stage: statistics.median(getattr(decision.timings, stage) for decision in decisions) for stage in STAGES
-    }
+    medians = {stage: statistics.median(getattr(decision.timings, stage) for decision in decisions) for stage in STAGES}
     whole = sum(medians.values())
     shares: dict[str, JsonValue] = {stage: medians[stage] / whole for stage in STAGES}
     return {"ticks": len(decisions), "p50": p50, "p90": p90, "p99": p99, "max": most, "shares": shares}

@@ -26,6 +26,8 @@ from safeguard.scenarios.scenario import Scenario
 FIRST_EPISODE = 1000
 """Calibration episodes are numbered from here, so that they share no random stream with those of a demo."""
 
+_MONITOR = ShieldEffort(period=1.0).name
+
 
 def calibrate_scenario(
     scenario: Scenario,
@@ -60,7 +62,7 @@ def calibrate_scenario(
             if progress is not None:
                 progress(len(maxima))
     return calibrate(
-        ShieldEffort.name,
+        _MONITOR,
         maxima,
         alpha,
         horizon_ticks=scenario.ticks,
@@ -106,7 +108,7 @@ def _largest_score(job: tuple[Scenario, ShieldConfig, int]) -> float:
     def watch(decision: Decision) -> None:
         nonlocal largest
         for verdict in decision.verdicts:
-            if verdict.monitor == ShieldEffort.name:
+            if verdict.monitor == _MONITOR:
                 largest = max(largest, verdict.score)
 
     result = run_episode(scenario, episode=episode, config=config, progress=watch)

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from safeguard.audit import VerifyReport, open_run, verify_run, write_report
+from safeguard.audit.encode import Json
 from safeguard.core.config import ShieldConfig
 from safeguard.core.enums import Enforcement
 from safeguard.core.robot import RobotModel
@@ -132,12 +133,10 @@ def run_demo(out: Path, progress: Progress | None = None, *, plots: bool = True)
     return DemoResult(out, tuple(results), verified, replayed, report)
 
 
-def demo_run_open(scenario: Scenario) -> dict[str, JsonValue]:
+def demo_run_open(scenario: Scenario) -> dict[str, Json]:
     """The first record of a run that plays ``scenario`` and others with the same robot and policy."""
     robot = RobotModel.load(scenario.robot)
     calibrations: tuple[Calibration, ...] = load_calibrations(scenario)
     policy = load_policy(scenario, robot)
-    shield = Shield(
-        robot, policy, period=scenario.period_s, config=ShieldConfig(), calibrations=calibrations
-    )
+    shield = Shield(robot, policy, period=scenario.period_s, config=ShieldConfig(), calibrations=calibrations)
     return shield.run_open(simulated=True)

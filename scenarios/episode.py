@@ -253,8 +253,6 @@ def follows_proposal(decision: Decision) -> bool:
 
 def _bytes(command: Command) -> bytes:
     parts = [
-        np.asarray(part).tobytes()
-        for name in ("tau", "q", "v")
-        if (part := getattr(command, name, None)) is not None
+        np.asarray(part).tobytes() for name in ("tau", "q", "v") if (part := getattr(command, name, None)) is not None
     ]
     return type(command).__name__.encode() + b"".join(parts)

@@ -207,9 +207,7 @@ class _Ramp(Fault[P]):
         super().activate(now)
         self._origin: Vector | None = None
 
-    def ramp(
-        self, proposal: Proposal, observation: Observation, goal: Mapping[str, float], speed: float
-    ) -> Proposal:
+    def ramp(self, proposal: Proposal, observation: Observation, goal: Mapping[str, float], speed: float) -> Proposal:
         """``proposal`` with the joints of ``goal`` (rad) on the ramp, the fastest at ``speed`` rad/s."""
         columns = np.array([self.spec.joints.index(joint) for joint in goal])
         if self._origin is None:
@@ -412,9 +410,7 @@ def build(
     return FAULTS[params.kind].build(params, robot, spec, rng)
 
 
-def _needs_positions(
-    params: FaultParams, spec: ActionSpec, robot: RobotModel, joints: Mapping[str, object]
-) -> None:
+def _needs_positions(params: FaultParams, spec: ActionSpec, robot: RobotModel, joints: Mapping[str, object]) -> None:
     if spec.reference is not Reference.ABSOLUTE or spec.unit != "rad":
         raise ConfigError(
             f"fault {params.label!r} replaces absolute joint positions in rad, the policy proposes "

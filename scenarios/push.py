@@ -88,9 +88,7 @@ class ReachPush:
         setup, geom = self.setup, mujoco.mjtGeom.mjGEOM_CYLINDER
         hand = [g.name for body in spec.bodies if body.name in _PUSHERS for g in body.geoms]
         if robot.n != len(READY) or not hand:
-            raise RobotError(
-                f"ReachPush is made for the Panda with its hand, got {robot.name!r} with {robot.n} joints"
-            )
+            raise RobotError(f"ReachPush is made for the Panda with its hand, got {robot.name!r} with {robot.n} joints")
         puck = spec.worldbody.add_body(name="puck", pos=[0.0, 0.0, setup.height])
         for name, axis in (("puck_x", [1, 0, 0]), ("puck_y", [0, 1, 0])):
             joint = puck.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=axis)
@@ -165,9 +163,7 @@ class PushExpert:
     def infer(self, observation: Observation) -> Proposal:
         """Chunk of absolute joint positions, shape (8, 7), rad."""
         state = observation.state
-        actions = self.plan(
-            state.q, state.v, observation.sensors["puck"].value, observation.sensors["goal"].value
-        )
+        actions = self.plan(state.q, state.v, observation.sensors["puck"].value, observation.sensors["goal"].value)
         self._seq += 1
         return Proposal(actions, state.t, state.t, "push_expert", self._seq - 1)
 

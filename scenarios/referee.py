@@ -34,9 +34,7 @@ class ViolationKind(Enum):
     STALE = "stale"  # s of age of the information that still moved the body
 
 
-MOTION = frozenset(
-    {ViolationKind.POSITION, ViolationKind.SPEED, ViolationKind.TORQUE, ViolationKind.SELF_COLLISION}
-)
+MOTION = frozenset({ViolationKind.POSITION, ViolationKind.SPEED, ViolationKind.TORQUE, ViolationKind.SELF_COLLISION})
 """Kinds that make a hazard; the others judge the command stream."""
 
 
@@ -279,9 +277,7 @@ def _links_by_geom(robot: RobotModel, model: Any) -> dict[int, tuple[int, str]]:
     links = dict.fromkeys(robot.collision.links)
     order = {link: k for k, link in enumerate(links)}
     named = {
-        name: link
-        for names, link in zip(robot.collision.members, robot.collision.links, strict=True)
-        for name in names
+        name: link for names, link in zip(robot.collision.members, robot.collision.links, strict=True) for name in names
     }
     return {int(model.geom(name).id): (order[link], link) for name, link in named.items()}
 

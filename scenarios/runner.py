@@ -214,6 +214,8 @@ class _TrackedPort:
         self, policy: Policy, latency_s: float, faults: list[Fault[FaultParams]], enforcement: Enforcement
     ) -> None:
         self.name = str(getattr(policy, "name", type(policy).__name__))
+        self.name = str(getattr(policy, "name", type(policy).__name__))
+        self.digest = getattr(policy, "digest", None)
         self._policy = FaultyPolicy(policy, faults)
         self._port = InlinePort(self._policy, latency=FaultyLatency(latency_s, faults))
         self._refuses = enforcement is Enforcement.FULL

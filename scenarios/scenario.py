@@ -156,9 +156,7 @@ def load_scenario(name_or_path: str | Path, assignments: Sequence[str] = ()) -> 
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not YAML: {error}") from error
     if not isinstance(loaded, dict):
-        raise ConfigError(
-            f"{where}: a scenario is a mapping of keys, got {type(loaded).__name__}; start with 'name:'"
-        )
+        raise ConfigError(f"{where}: a scenario is a mapping of keys, got {type(loaded).__name__}; start with 'name:'")
     for assignment in assignments:
         assign(loaded, assignment, where)
     try:
@@ -205,9 +203,7 @@ def _child(node: JsonValue, step: str, key: str, where: str) -> JsonValue:
 def _text(name_or_path: str | Path) -> tuple[str, str]:
     name = str(name_or_path)
     if name in library():
-        return (
-            resources.files("safeguard.scenarios") / "library" / f"{name}.yaml"
-        ).read_text(), f"{name}.yaml"
+        return (resources.files("safeguard.scenarios") / "library" / f"{name}.yaml").read_text(), f"{name}.yaml"
     path = Path(name_or_path)
     if not path.is_file():
         known = ", ".join(library())

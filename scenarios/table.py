@@ -26,7 +26,15 @@ def results_table(results: Sequence[EpisodeResult]) -> Table:
     table.add_column("scenario")
     table.add_column("shield")
     table.add_column("violations: worst (ticks)")
-    for name in ("contact\npairs", "detected\nafter", "safe state\nafter", "task", "modified", "braked", "stuck"):
+    for name in (
+        "contact\npairs",
+        "detected\nafter",
+        "safe state\nafter",
+        "task",
+        "modified",
+        "braked",
+        "stuck",
+    ):
         table.add_column(name, justify="right")
     last = ""
     for result in results:

@@ -35,6 +35,7 @@ _CLEAR = 0.02  # m, that safe targets and the ways to them keep between links
 _STOPS_AT = 0.012  # m, where a filter is expected to stop an arm that is sent into itself
 _INSIDE = 0.15  # rad, that safe targets keep from joint limits
 _FAR = 1.2  # rad, furthest way of a joint to a safe target
+_AWAY = 1.8  # rad, furthest way of a joint to an unsafe target
 _STEP = 0.03  # rad, between points of a way that are checked
 _LEAVING = 0.25  # share of a way on which the clearance need only not shrink
 _SHRINK = 1e-3  # m, that counts as not shrinking
@@ -46,9 +47,9 @@ _STANDS, _STANDS_FOR = 0.02, 0.2  # rad/s and s: away from the target, this is b
 
 
 class Unsafe(Enum):
-    """Where unsafe targets lead."""
+    """Where unsafe targets lead, near enough that the arm can get there in its time."""
 
-    JOINT_LIMITS = "joint_limits"  # up to three joints beyond their limits
+    JOINT_LIMITS = "joint_limits"  # up to three joints beyond their nearer limits
     SELF_COLLISION = "self_collision"  # inside all limits, links overlap
     RANDOM = "random"  # anywhere in a box larger than the limits, where something is violated
 
@@ -268,13 +269,13 @@ def _unsafe(space: _Space, here: Vector, kind: Unsafe, rng: np.random.Generator)
             q = here.copy()
             joints = rng.choice(len(q), size=int(rng.integers(1, 4)), replace=False)
             far = rng.uniform(0.1, 0.5, len(joints))
-            upper = rng.random(len(joints)) < 0.5
+            upper = (space.high - here)[joints] < (here - space.low)[joints]
             q[joints] = np.where(upper, space.high[joints] + far, space.low[joints] - far)
             return q
         case Unsafe.SELF_COLLISION:
-            q = here + rng.uniform(-2.0, 2.0, len(here))
+            q = here + rng.uniform(-_AWAY, _AWAY, len(here))
             return q if space.inside(q) and space.clearance(q) < 0.0 else None
         case Unsafe.RANDOM:
             spread = 0.2 * (space.high - space.low)
-            q = rng.uniform(space.low - spread, space.high + spread)
+            q = np.clip(rng.uniform(space.low - spread, space.high + spread), here - _AWAY, here + _AWAY)
             return None if space.inside(q) and space.clearance(q) >= 0.0 else q

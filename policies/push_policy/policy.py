@@ -7,6 +7,7 @@ Outputs: joint offsets from the observed q for 8 rows at 20 Hz, proposed as abso
 
 from __future__ import annotations
 
+import hashlib
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,11 +60,12 @@ class PushPolicy:
     Args:
         robot: whose joints it moves.
         net: a ``network`` with weights.
+        digest: SHA-256 of the weights, for records.
     """
 
     name = "push_policy"
 
-    def __init__(self, robot: RobotModel, net: Any) -> None:
+    def __init__(self, robot: RobotModel, net: Any, digest: str = "") -> None:
         import torch
 
         self._torch: Any = torch
@@ -71,6 +73,7 @@ class PushPolicy:
         self._encode = Encoder(robot)
         self._spec = ActionSpec(robot.joints, "rad", Reference.ABSOLUTE, RATE_HZ, ROWS)
         self._seq = 0
+        self.digest = digest
 
     @classmethod
     def load(cls, robot: RobotModel | None = None, weights: Path | None = None) -> PushPolicy:
@@ -95,7 +98,7 @@ class PushPolicy:
         except RuntimeError as error:
             who = f"{robot.name!r} with {robot.n} joints"
             raise SpecError(f"weights {path} do not fit {who}: {error}") from error
-        return cls(robot, net)
+        return cls(robot, net, hashlib.sha256(path.read_bytes()).hexdigest())
 
     @property
     def spec(self) -> ActionSpec:

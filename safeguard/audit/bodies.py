@@ -17,9 +17,7 @@ from safeguard.core.enums import (
     SolverStatus,
 )
 
-Number: TypeAlias = Annotated[
-    float | Literal["NaN", "Infinity", "-Infinity"], Field(union_mode="left_to_right")
-]
+Number: TypeAlias = Annotated[float | Literal["NaN", "Infinity", "-Infinity"], Field(union_mode="left_to_right")]
 """A float64, or the name of a non-finite one."""
 
 Row: TypeAlias = Annotated[list[Number], Field(fail_fast=True)]
@@ -195,10 +193,21 @@ class VerdictBody(Body):
     detail: str
 
 
+def full_verdict(verdict: VerdictBody | str) -> VerdictBody:
+    """The verdict that a bare name stands for."""
+    if isinstance(verdict, VerdictBody):
+        return verdict
+    return VerdictBody(
+        monitor=verdict, level=Level.OK, score="NaN", threshold="NaN", p_value=None, cause=None, detail=""
+    )
+
+
 class OutcomeBody(Body):
     """``Decision`` without its counters and timings, in the order in which it comes about."""
 
-    verdicts: list[VerdictBody]
+    verdicts: list[VerdictBody | str] = Field(
+        description="a name alone stands for a yes-or-no check of that monitor that found nothing"
+    )
     causes: list[Cause]
     reasons: list[str]
     mode: Mode

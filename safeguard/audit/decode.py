@@ -21,6 +21,7 @@ from safeguard.audit.bodies import (
     TorqueBody,
     VelocityBody,
     VerdictBody,
+    full_verdict,
 )
 from safeguard.audit.records import DecisionRecord
 from safeguard.core.types import (
@@ -113,7 +114,8 @@ def decode_command(body: CommandBody) -> Command:
             return TerminalStop(body.reason, body.t, body.seq)
 
 
-def _decode_verdict(body: VerdictBody) -> Verdict:
+def _decode_verdict(verdict: VerdictBody | str) -> Verdict:
+    body = full_verdict(verdict)
     p_value = None if body.p_value is None else decode_number(body.p_value)
     score, threshold = decode_number(body.score), decode_number(body.threshold)
     return Verdict(body.monitor, body.level, score, threshold, p_value, body.cause, body.detail)

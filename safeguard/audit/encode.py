@@ -17,6 +17,7 @@ from typing import TypeAlias, cast
 
 import numpy as np
 
+from safeguard.core.enums import Level
 from safeguard.core.types import (
     ActionSpec,
     Command,
@@ -72,8 +73,7 @@ def encode_observation(observation: Observation) -> JsonObject:
     return {
         "state": {"q": encode_array(state.q), "v": encode_array(state.v), "t": state.t},
         "sensors": {
-            name: {"value": encode_array(part.value), "t": part.t}
-            for name, part in observation.sensors.items()
+            name: {"value": encode_array(part.value), "t": part.t} for name, part in observation.sensors.items()
         },
         "instruction": observation.instruction,
         "external_wrench": _optional(observation.external_wrench),
@@ -136,7 +136,10 @@ def encode_command(command: Command) -> JsonObject:
     return body
 
 
-def _encode_verdict(verdict: Verdict) -> JsonObject:
+def _encode_verdict(verdict: Verdict) -> Json:
+    """A verdict; only the monitor's name where a yes-or-no check found nothing, which is most of them."""
+    if verdict.level is Level.OK and verdict.score != verdict.score and not verdict.detail:
+        return verdict.monitor
     return {
         "monitor": verdict.monitor,
         "level": verdict.level.value,
@@ -207,9 +210,7 @@ def encode_timings(timings: Timings) -> JsonObject:
     }
 
 
-def decision_body(
-    now: int, observation: Observation, proposal: Proposal | None, decision: Decision
-) -> JsonObject:
+def decision_body(now: int, observation: Observation, proposal: Proposal | None, decision: Decision) -> JsonObject:
     """The body of one decision record: inputs of the tick at ``now`` ns, then its outcome, then its timings.
 
     ``proposal`` is the one that arrived in this tick, or None.

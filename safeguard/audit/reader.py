@@ -68,9 +68,7 @@ def read_run(path: str | Path, *, chain: bool = True) -> Iterator[Record]:
             while line := lines.readline(MAX_LINE + 1):
                 record = _read(file, line, previous, seq, chain)
                 if closed:
-                    raise JournalDamageError(
-                        file, "altered", seq, record.kind.value, "stands after run_close"
-                    )
+                    raise JournalDamageError(file, "altered", seq, record.kind.value, "stands after run_close")
                 yield record
                 closed = record.kind is RecordKind.RUN_CLOSE
                 previous, seq = bytes.fromhex(record.hash), seq + 1
@@ -100,9 +98,7 @@ def _check_frame(line: bytes, raw: bytes, previous: bytes, chain: bool) -> str:
         raise _RefusedError(f"the line is longer than {MAX_LINE} bytes")
     if not line.endswith(b"\n"):
         raise _RefusedError("the last line has no end: it was cut, its end was changed, or its writer died")
-    raise _RefusedError(
-        "not the record that the hash chain expects: changed, moved, or a neighbour is missing"
-    )
+    raise _RefusedError("not the record that the hash chain expects: changed, moved, or a neighbour is missing")
 
 
 def _claimed_kind(raw: bytes) -> str:
@@ -133,9 +129,7 @@ def _validated(raw: bytes, kind: RecordKind, link: str) -> Record:
     known = SCHEMAS[kind].version
     if not raw.startswith(b'{"v":%d,' % known):
         version = raw[5:].partition(b",")[0].decode(errors="replace")
-        raise _RefusedError(
-            f"schema version {version}, this safeguard reads {known}; use the one that wrote it"
-        )
+        raise _RefusedError(f"schema version {version}, this safeguard reads {known}; use the one that wrote it")
     try:
         return parse_record(kind, raw, link)
     except ValidationError as error:

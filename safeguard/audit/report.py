@@ -98,9 +98,7 @@ def _verdicts(run: RunSummary, replay: ReplayVerdict | None) -> Iterable[str]:
     if replay is None:
         yield _card("Replay", "not done", "idle", "safeguard audit replay recomputes every decision.")
     elif replay.identical:
-        yield _card(
-            "Replay", "identical", "good", f"{replay.decisions:,} decisions came out the same, bit for bit."
-        )
+        yield _card("Replay", "identical", "good", f"{replay.decisions:,} decisions came out the same, bit for bit.")
     else:
         yield _card("Replay", "diverged", "bad", f"after {replay.decisions:,} identical decisions.")
     yield _violation_card("Shield on", [one for one in run.episodes if one.shielded])
@@ -120,9 +118,7 @@ def _violation_card(name: str, episodes: Sequence[EpisodeSummary]) -> str:
         return _card(name, "no episodes", "idle", "No episode of this kind was closed with an outcome.")
     bad = sum(any(_must_be_zero(key) and _amount(cell) for key, cell in _cells(one)) for one in judged)
     verdict = f"{bad} of {len(judged)} violated" if bad else "no violations"
-    kinds = (
-        f"{sum(bool(one.opened.faults) for one in judged)} of {len(judged)} episodes had an injected fault."
-    )
+    kinds = f"{sum(bool(one.opened.faults) for one in judged)} of {len(judged)} episodes had an injected fault."
     return _card(name, verdict, "bad" if bad else "good", kinds)
 
 

@@ -94,8 +94,7 @@ def _joints(episode: EpisodeSummary, limits: Limits | None) -> str:
     known += [None] * (positions.shape[1] - len(known))
     spans = episode.mode_spans()
     charts = [
-        _joint_chart(at, t, positions[:, at], known[at], spans, episode.duration)
-        for at in range(positions.shape[1])
+        _joint_chart(at, t, positions[:, at], known[at], spans, episode.duration) for at in range(positions.shape[1])
     ]
     note = "measured, rad; dashed: limits; shading: mode"
     return _figure("Joint positions", f'<div class="multiples">{"".join(charts)}</div>', note)

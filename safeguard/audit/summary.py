@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from pydantic import JsonValue
 
-from safeguard.audit.bodies import Array, MarginsBody, VerdictBody
+from safeguard.audit.bodies import Array, MarginsBody, VerdictBody, full_verdict
 from safeguard.audit.decode import decode_array, decode_number
 from safeguard.audit.records import (
     DecisionRecord,
@@ -140,11 +140,7 @@ class EpisodeSummary:
         """For every cause that was active, when."""
         names = dict.fromkeys(cause for causes in self.causes for cause in causes)
         return {
-            name: [
-                span
-                for span in _spans(self.t, [name if name in now else "" for now in self.causes])
-                if span.label
-            ]
+            name: [span for span in _spans(self.t, [name if name in now else "" for now in self.causes]) if span.label]
             for name in names
         }
 
@@ -219,7 +215,7 @@ def _add_tick(episode: EpisodeSummary, body: DecisionRecord) -> None:
     episode.clearance.append(decode_number(decision.filter.margins.clearance))
     episode.effort.append(decode_number(decision.filter.effort))
     for verdict in decision.verdicts:
-        _add_verdict(episode, verdict)
+        _add_verdict(episode, full_verdict(verdict))
     _add_intervention(episode, body)
 
 
@@ -264,7 +260,8 @@ def _margins(margins: MarginsBody) -> dict[str, float]:
 def _reason(body: DecisionRecord) -> str:
     """Why this tick was not clean: the checker's refusal, what monitors saw, rows of the table that fired."""
     decision = body.decision
-    seen = [f"{v.monitor}: {v.detail}" for v in decision.verdicts if v.level >= Level.WARN and v.detail]
+    verdicts = [full_verdict(verdict) for verdict in decision.verdicts]
+    seen = [f"{v.monitor}: {v.detail}" for v in verdicts if v.level >= Level.WARN and v.detail]
     said = [f"refused: {decision.filter.refusal}"] if decision.filter.refusal else []
     rows = [f"rows {', '.join(decision.reasons)}"] if decision.reasons else []
     return "; ".join(said + seen + rows)

@@ -19,41 +19,45 @@ class _Section(BaseModel):
 class BrakeConfig(_Section):
     """The backup: how hard it brakes and how stiffly it follows its reference."""
 
-    share_of_authority: float = Field(0.9, gt=0.0, le=1.0, description="of the worst sampled braking authority")
-    max_share: float = Field(0.45, gt=0.0, le=1.0, description="of the acceleration limits, at most")
-    plan_share: float = Field(0.85, gt=0.0, lt=1.0, description="of the deceleration; the rest absorbs model error")
-    samples: int = Field(4000, ge=100, description="states in which the braking authority is sampled")
-    omega_radps: float = Field(30.0, gt=0.0, description="natural frequency of the tracking law")
-    path_samples: int = Field(6, ge=2, description="points of a stop whose torque is checked")
+    share_of_authority: float = Field(default=0.9, gt=0.0, le=1.0, description="of the worst sampled braking authority")
+    max_share: float = Field(default=0.45, gt=0.0, le=1.0, description="of the acceleration limits, at most")
+    plan_share: float = Field(
+        default=0.85, gt=0.0, lt=1.0, description="of the deceleration; the rest absorbs model error"
+    )
+    samples: int = Field(default=4000, ge=100, description="states in which the braking authority is sampled")
+    omega_radps: float = Field(default=30.0, gt=0.0, description="natural frequency of the tracking law")
+    path_samples: int = Field(default=6, ge=2, description="points of a stop whose torque is checked")
 
 
 class ClearanceConfig(_Section):
     """Self-collision: what is kept, and how early rows start to steer."""
 
-    hard_floor_m: float = Field(0.001, gt=0.0, description="proved for every point of a stop")
-    floor_m: float = Field(0.004, gt=0.0, description="measured at every sample of a stop")
-    buffer_m: float = Field(0.006, ge=0.0, description="rows steer this much before the floor")
-    decay_s: float = Field(0.05, gt=0.0, description="time constant of the approach to the buffer")
-    zone_m: float = Field(0.05, gt=0.0, description="stops that end further than this from the buffer get no row")
-    slots: int = Field(8, ge=1, description="number of rows in the QP")
-    path_samples: int = Field(40, ge=2, description="points of a stop whose distances are measured, at most")
+    hard_floor_m: float = Field(default=0.001, gt=0.0, description="proved for every point of a stop")
+    floor_m: float = Field(default=0.004, gt=0.0, description="measured at every sample of a stop")
+    buffer_m: float = Field(default=0.006, ge=0.0, description="rows steer this much before the floor")
+    decay_s: float = Field(default=0.05, gt=0.0, description="time constant of the approach to the buffer")
+    zone_m: float = Field(
+        default=0.05, gt=0.0, description="stops that end further than this from the buffer get no row"
+    )
+    slots: int = Field(default=8, ge=1, description="number of rows in the QP")
+    path_samples: int = Field(default=40, ge=2, description="points of a stop whose distances are measured, at most")
 
 
 class MarginConfig(_Section):
     """What is kept between the filter's own bounds and the limits, for model and rounding errors."""
 
-    position_rad: float = Field(0.002, ge=0.0)
-    velocity_share: float = Field(0.01, ge=0.0, lt=1.0)
-    torque_share: float = Field(0.01, ge=0.0, lt=1.0, description="kept for the backup's feedback")
+    position_rad: float = Field(default=0.002, ge=0.0)
+    velocity_share: float = Field(default=0.01, ge=0.0, lt=1.0)
+    torque_share: float = Field(default=0.01, ge=0.0, lt=1.0, description="kept for the backup's feedback")
 
 
 class SolverConfig(_Section):
     """OSQP settings that decide accuracy and bounded work."""
 
-    eps_abs: float = Field(1e-3, gt=0.0, description="in rad/s², the unit of every row")
-    max_iter: int = Field(1000, ge=10)
-    check_every: int = Field(10, ge=1)
-    rho: float = Field(1.0, gt=0.0)
+    eps_abs: float = Field(default=1e-3, gt=0.0, description="in rad/s², the unit of every row")
+    max_iter: int = Field(default=1000, ge=10)
+    check_every: int = Field(default=10, ge=1)
+    rho: float = Field(default=1.0, gt=0.0)
 
 
 class FilterConfig(_Section):
@@ -63,30 +67,32 @@ class FilterConfig(_Section):
     clearance: ClearanceConfig = ClearanceConfig()
     margins: MarginConfig = MarginConfig()
     solver: SolverConfig = SolverConfig()
-    standstill_radps: float = Field(0.02, gt=0.0, description="speed under which a joint stands")
-    stuck_s: float = Field(0.2, gt=0.0, description="standing this long against a moving proposal is stuck")
-    slack_tolerance_m: float = Field(1e-5, ge=0.0, description="relaxation below this is rounding")
+    standstill_radps: float = Field(default=0.02, gt=0.0, description="speed under which a joint stands")
+    stuck_s: float = Field(default=0.2, gt=0.0, description="standing this long against a moving proposal is stuck")
+    slack_tolerance_m: float = Field(default=1e-5, ge=0.0, description="relaxation below this is rounding")
 
 
 class IntakeConfig(_Section):
     """Limits of the intake checks."""
 
-    max_age_s: Positive = Field(0.010, description="oldest state that may be acted on")
-    future_s: float = Field(0.001, ge=0.0, description="how far ahead of now a stamp may be")
-    jump_factor: float = Field(1.5, ge=1.0, description="allowed multiple of the speed limit between two states")
-    jump_tolerance: float = Field(0.005, ge=0.0, description="added to that, rad or m (encoder noise)")
-    proposal_max_age_s: Positive = Field(0.2, description="oldest observation of a proposal on arrival")
+    max_age_s: Positive = Field(default=0.010, description="oldest state that may be acted on")
+    future_s: float = Field(default=0.001, ge=0.0, description="how far ahead of now a stamp may be")
+    jump_factor: float = Field(
+        default=1.5, ge=1.0, description="allowed multiple of the speed limit between two states"
+    )
+    jump_tolerance: float = Field(default=0.005, ge=0.0, description="added to that, rad or m (encoder noise)")
+    proposal_max_age_s: Positive = Field(default=0.2, description="oldest observation of a proposal on arrival")
     repeat_tolerance: float = Field(
-        0.01, gt=0.0, allow_inf_nan=True, description="rad or m a joint may move under bit-identical chunks"
+        default=0.01, gt=0.0, allow_inf_nan=True, description="rad or m a joint may move under bit-identical chunks"
     )
 
 
 class PolicyConfig(_Section):
     """What is expected of the policy. Latency and period belong to its port."""
 
-    deadline_s: Positive = Field(0.2, description="oldest observation of the proposal that is being followed")
-    startup_s: float = Field(0.1, ge=0.0, description="time to the first proposal of an episode")
-    tracking_omega_radps: Positive = Field(15.0, description="natural frequency of the chunk tracking")
+    deadline_s: Positive = Field(default=0.2, description="oldest observation of the proposal that is being followed")
+    startup_s: float = Field(default=0.1, ge=0.0, description="time to the first proposal of an episode")
+    tracking_omega_radps: Positive = Field(default=15.0, description="natural frequency of the chunk tracking")
 
 
 class ShieldConfig(_Section):
@@ -95,7 +101,9 @@ class ShieldConfig(_Section):
     filter: FilterConfig = FilterConfig()
     intake: IntakeConfig = IntakeConfig()
     policy: PolicyConfig = PolicyConfig()
-    effort_tau_s: Positive = Field(0.05, description="smoothing of the shield-effort score")
-    command_periods: int = Field(3, ge=1, description="control periods after which a command is void")
-    start_ack_s: float = Field(1.0, gt=0.0, description="how long the acknowledgement that starts an episode waits")
-    real_time: bool = Field(False, description="measured tick overruns are a cause; off in simulated time")
+    effort_tau_s: Positive = Field(default=0.05, description="smoothing of the shield-effort score")
+    command_periods: int = Field(default=3, ge=1, description="control periods after which a command is void")
+    start_ack_s: float = Field(
+        default=1.0, gt=0.0, description="how long the acknowledgement that starts an episode waits"
+    )
+    real_time: bool = Field(default=False, description="measured tick overruns are a cause; off in simulated time")

@@ -11,6 +11,7 @@ Nothing in the control loop raises these: a bad policy, sensor or solver becomes
     ├── ModeTableError     a mode table that cannot be compiled
     ├── CalibrationError   a calibration artefact that is damaged or belongs to something else
     ├── JournalError       a run folder that cannot be written or read
+    │   └── JournalDamageError  a journal whose bytes are not what was written (safeguard.audit.reader)
     └── MissingExtraError  an optional dependency that the called feature needs
 """
 

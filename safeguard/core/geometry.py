@@ -159,7 +159,7 @@ def _drop_always_touching(model: Any, geometry: Any, pairs: list[tuple[int, int]
     rng = np.random.default_rng(_TOUCH_SEED)
     widest = np.full(len(pairs), -np.inf)
     for _ in range(_TOUCH_SAMPLES):
-        q = rng.uniform(model.lowerPositionLimit, model.upperPositionLimit)
+        q: Vector = rng.uniform(model.lowerPositionLimit, model.upperPositionLimit)
         pin.computeDistances(model, data, geometry, gdata, q)
         np.maximum(widest, [r.min_distance for r in results], out=widest)
     return [pair for pair, most in zip(pairs, widest, strict=True) if most > 0.0]

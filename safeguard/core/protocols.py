@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 from safeguard.core.types import (
@@ -150,14 +149,3 @@ class Platform(Protocol):
     def digest(self) -> str:
         """SHA-256 of everything of the body that affects a decision."""
         ...
-
-
-class EvidenceSink(Protocol):
-    """Where records go. No logging level can silence it."""
-
-    def append(self, kind: str, body: object, *, tick: int | None = None, t: int | None = None) -> int:
-        """Place one record; returns its sequence number."""
-        ...
-
-
-Monitors = Iterable[Monitor]

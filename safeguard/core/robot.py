@@ -120,14 +120,13 @@ class RobotModel:
         text = (resources.files("safeguard.core") / "robots" / f"{name}.yaml").read_text()
         file = RobotFile.model_validate(yaml.safe_load(text))
         share = _share_folder()
-        model = cls._build(
+        return cls._build(
             share / file.urdf,
             share / file.srdf if file.srdf else None,
             [share],
             file,
             source={"kind": "named", "name": name},
         )
-        return model
 
     @classmethod
     def from_urdf(
@@ -170,9 +169,7 @@ class RobotModel:
             "lock": dict(lock or {}),
             "limits": file.model_dump(mode="json", exclude={"urdf", "srdf", "lock"}, exclude_none=True),
         }
-        return cls._build(
-            Path(path), Path(srdf) if srdf else None, [Path(p) for p in package_dirs], file, source
-        )
+        return cls._build(Path(path), Path(srdf) if srdf else None, [Path(p) for p in package_dirs], file, source)
 
     @classmethod
     def from_source(cls, source: Mapping[str, Any]) -> RobotModel:
@@ -200,7 +197,7 @@ class RobotModel:
         centre = np.asarray(com, dtype=float)
         tensor = np.zeros((3, 3)) if inertia is None else np.asarray(inertia, dtype=float)
         if not (np.isfinite(mass) and mass >= 0.0 and centre.shape == (3,) and np.isfinite(centre).all()):
-            raise RobotError(f"payload: mass {mass} kg at {com} must be finite, mass not negative, com of shape (3,)")
+            raise RobotError(f"payload: mass {mass} kg at {com!r} must be finite, mass not negative, com of shape (3,)")
         symmetric = tensor.shape == (3, 3) and np.allclose(tensor, tensor.T)
         if not symmetric or np.linalg.eigvalsh(tensor).min() < -1e-12:
             raise RobotError("payload: inertia must be a symmetric positive semi-definite 3x3 matrix, kg·m²")
@@ -290,7 +287,10 @@ class RobotModel:
 def _piece_text(obj: Any) -> str:
     """Name, place and size of a collision piece, exactly."""
     sizes = [getattr(obj.geometry, key, None) for key in ("radius", "halfLength", "halfSide")]
-    numbers = [*np.asarray(obj.placement.homogeneous).ravel(), *(x for s in sizes if s is not None for x in np.ravel(s))]
+    numbers = [
+        *np.asarray(obj.placement.homogeneous).ravel(),
+        *(x for s in sizes if s is not None for x in np.ravel(s)),
+    ]
     points = getattr(obj.geometry, "points", None)
     if callable(points):
         numbers += list(np.asarray(points()).ravel())
@@ -304,7 +304,9 @@ def _share_folder() -> Path:
     try:
         found = distribution("example-robot-data").locate_file(Path(*_SHARE))
     except PackageNotFoundError as error:
-        raise RobotError("robots by name need the package example-robot-data: pip install example-robot-data") from error
+        raise RobotError(
+            "robots by name need the package example-robot-data: pip install example-robot-data"
+        ) from error
     return Path(str(found))
 
 
@@ -356,7 +358,9 @@ def _limits(model: Any, joints: tuple[str, ...], file: RobotFile, path: Path) ->
             "q_max": f"URDF {path.name}",
             "v_max": f"URDF {path.name}",
             "tau_max": f"URDF {path.name}",
-            "a_max": acceleration.source if acceleration else "derived: half the torque left by gravity over the inertia",
+            "a_max": acceleration.source
+            if acceleration
+            else "derived: half the torque left by gravity over the inertia",
             "tau_rate_max": rate.source if rate else "derived: full torque in 10 ms",
         },
     )
@@ -373,7 +377,7 @@ def _derived_acceleration(model: Any) -> Vector:
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         return worst
     for _ in range(256):
-        q = rng.uniform(low, high)
+        q: Vector = rng.uniform(low, high)
         inertia = np.diag(pin.crba(model, data, q))
         gravity = np.abs(pin.computeGeneralizedGravity(model, data, q))
         worst = np.minimum(worst, 0.5 * (np.asarray(model.effortLimit) - gravity) / inertia)
@@ -381,7 +385,11 @@ def _derived_acceleration(model: Any) -> Vector:
 
 
 def _home(
-    states: Mapping[str, Mapping[str, float]], wanted: str | None, joints: Sequence[str], limits: Limits, path: Path
+    states: Mapping[str, Mapping[str, float]],
+    wanted: str | None,
+    joints: Sequence[str],
+    limits: Limits,
+    path: Path,
 ) -> Vector:
     if wanted is not None and wanted not in states:
         raise UnknownNameError("group state", wanted, states, str(path))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,15 +28,18 @@ from safeguard.core.enums import (
 from safeguard.core.errors import SpecError
 
 Vector = NDArray[np.float64]
+Indices = NDArray[np.intp]
 
 NS_PER_S = 1_000_000_000
 
 
 def frozen_array(values: ArrayLike) -> Vector:
-    """A read-only float64 copy of ``values``; an already read-only owner is returned as it is."""
-    if isinstance(values, np.ndarray) and not values.flags.writeable and values.dtype == np.float64:
-        return values
-    array = np.array(values, dtype=np.float64, order="C")
+    """A read-only float64 copy of ``values``; a read-only array that owns its data is returned as it is."""
+    if isinstance(values, np.ndarray) and not values.flags.writeable and values.base is None:
+        given = cast("Vector", values)
+        if given.dtype == np.float64:
+            return given
+    array: Vector = np.array(values, dtype=np.float64, order="C")
     array.setflags(write=False)
     return array
 

@@ -85,9 +85,7 @@ def _require_limits(root: ET.Element, path: Path) -> None:
         if joint.get("type") not in ("revolute", "prismatic"):
             continue
         limit = joint.find("limit")
-        missing = [
-            key for key in ("lower", "upper", "velocity", "effort") if limit is None or limit.get(key) is None
-        ]
+        missing = [key for key in ("lower", "upper", "velocity", "effort") if limit is None or limit.get(key) is None]
         if missing:
             raise LimitError(
                 f"joint {joint.get('name')!r} of {path}: <limit> lacks {', '.join(missing)}; "

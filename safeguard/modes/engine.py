@@ -73,9 +73,7 @@ class ModeInputs:
     ready: bool = True
 
     @classmethod
-    def of(
-        cls, causes: Iterable[Cause], ack: bool = False, standstill: bool = False, ready: bool = True
-    ) -> Self:
+    def of(cls, causes: Iterable[Cause], ack: bool = False, standstill: bool = False, ready: bool = True) -> Self:
         """The same from named causes."""
         return cls(cause_mask(causes), ack, standstill, ready)
 

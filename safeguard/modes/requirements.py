@@ -125,9 +125,7 @@ def abstract(spec: TableSpec, period: float) -> tuple[TableSpec, Bounds]:
         row.model_copy(
             update={
                 "moving_s": None,
-                "moving_ticks": max(
-                    1, _shrink(ticks(row.moving_s, row.moving_ticks, math.floor), real.moving)
-                ),
+                "moving_ticks": max(1, _shrink(ticks(row.moving_s, row.moving_ticks, math.floor), real.moving)),
             }
         )
         for row in spec.escalations

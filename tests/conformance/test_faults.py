@@ -65,9 +65,7 @@ def example(kind: str, severity: int = 3) -> FaultParams:
     return parse({"kind": kind, **timing, **EXAMPLES[kind]})
 
 
-def play(
-    params: FaultParams | None, episode: int = 0
-) -> tuple[Trace, list[FaultEvent], Fault[FaultParams] | None]:
+def play(params: FaultParams | None, episode: int = 0) -> tuple[Trace, list[FaultEvent], Fault[FaultParams] | None]:
     """What arrives from the policy behind a fault, when, and what was reported."""
     events: list[FaultEvent] = []
     policy = Mirror()

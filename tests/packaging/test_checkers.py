@@ -53,9 +53,7 @@ def test_type_checker_finds_an_error_in_every_folder(tool: str, skeleton: Path) 
 @pytest.mark.parametrize("tool", ["mypy", "pyright"])
 def test_type_checker_is_strict(tool: str, skeleton: Path) -> None:
     """An argument without a type is an error."""
-    (skeleton / "monitors" / "planted.py").write_text(
-        '"""Planted."""\n\n\ndef double(x):\n    return 2 * x\n'
-    )
+    (skeleton / "monitors" / "planted.py").write_text('"""Planted."""\n\n\ndef double(x):\n    return 2 * x\n')
 
     assert checker(tool, skeleton).returncode != 0
 

@@ -28,9 +28,7 @@ def test_source_archive_and_tree_give_the_same_wheel(wheels: dict[str, Path]) ->
     assert contents(wheels["sdist"]) == contents(wheels["direct"])
 
 
-def test_wheel_holds_every_tracked_file_of_the_five_folders(
-    wheels: dict[str, Path], tracked: list[str]
-) -> None:
+def test_wheel_holds_every_tracked_file_of_the_five_folders(wheels: dict[str, Path], tracked: list[str]) -> None:
     """Nothing of the five folders is missing in the wheel and nothing else is in it."""
     expected = {installed_name(name) for name in tracked if name.split("/")[0] in FOLDERS}
 
@@ -62,9 +60,7 @@ def installed(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 
 def outside(installed: Path, cwd: Path, code: str) -> subprocess.CompletedProcess[str]:
     """Runs ``code`` in ``cwd``, with the installed wheel first on Python's path."""
-    return run(
-        sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(installed)!r}); {code}", cwd=cwd
-    )
+    return run(sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(installed)!r}); {code}", cwd=cwd)
 
 
 def test_parts_load_from_the_installed_wheel(installed: Path, tmp_path: Path) -> None:

@@ -211,9 +211,7 @@ def _demo_episode(journal: Journal, episode: int, fault: str, enforcement: Enfor
         if fault == "NaN burst" and 0.4 < phase < 0.42:
             q[3] = np.nan
         append_tick(journal, tick, observation(tick, q), outcome)
-    journal.append(
-        RecordKind.EPISODE_CLOSE, {"episode": episode, "outcome": _outcome(fault, enforcement)}
-    )
+    journal.append(RecordKind.EPISODE_CLOSE, {"episode": episode, "outcome": _outcome(fault, enforcement)})
 
 
 def _story(episode: int, fault: str, enforcement: Enforcement, ticks: int) -> Iterator[Decision]:

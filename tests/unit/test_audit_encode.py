@@ -44,9 +44,7 @@ from tests.unit.audit_runs import SPEC, decision, observation, proposal
 
 ARRAY: TypeAdapter[Array] = TypeAdapter(Array)
 FLOATS = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True)
-ARRAYS = hnp.arrays(
-    np.float64, hnp.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=4), elements=FLOATS
-)
+ARRAYS = hnp.arrays(np.float64, hnp.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=4), elements=FLOATS)
 TIMES = st.integers(-(2**63), 2**63 - 1)
 VECTOR7 = hnp.arrays(np.float64, 7, elements=FLOATS)
 
@@ -98,9 +96,7 @@ def test_non_finite_numbers_have_names() -> None:
 
 
 @given(q=ARRAYS, v=VECTOR7, t=TIMES, value=ARRAYS, wrench=st.none() | VECTOR7, estop=st.booleans())
-def test_observations_survive(
-    q: Vector, v: Vector, t: int, value: Vector, wrench: Vector | None, estop: bool
-) -> None:
+def test_observations_survive(q: Vector, v: Vector, t: int, value: Vector, wrench: Vector | None, estop: bool) -> None:
     """A raw observation, misshapen or not, comes back bit for bit."""
     seen = Observation(RobotState(q, v, t), {"a": Sensor(value, t)}, "go", wrench, estop, "ok")
     back = decode_observation(recorded(t, seen, None, decision()).observation)
@@ -113,9 +109,7 @@ def test_observations_survive(
 
 
 @given(actions=ARRAYS, features=st.none() | VECTOR7, samples=st.none() | ARRAYS, seq=TIMES)
-def test_proposals_survive(
-    actions: Vector, features: Vector | None, samples: Vector | None, seq: int
-) -> None:
+def test_proposals_survive(actions: Vector, features: Vector | None, samples: Vector | None, seq: int) -> None:
     """A raw proposal, misshapen or not, comes back bit for bit."""
     arrived = Proposal(actions, 1, 2, "policy", seq, features, samples)
     body = recorded(0, observation(0), arrived, decision()).proposal

@@ -257,9 +257,7 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "plots").iterdir()] == [picture.name]
 
 
-def test_without_matplotlib_the_error_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_matplotlib_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures need an optional dependency; the error says how to install it, before any work."""
 
     def find(name: str) -> None:

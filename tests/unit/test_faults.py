@@ -74,9 +74,7 @@ def test_driving_into_collision_is_a_straight_line() -> None:
 
 def test_a_collision_outside_the_joint_limits_is_refused() -> None:
     """The self-collision fault tests self-collision only."""
-    with pytest.raises(
-        ConfigError, match=r"q_rad of panda_joint4 is 1\.0, outside .* use policy.drive_to_limits"
-    ):
+    with pytest.raises(ConfigError, match=r"q_rad of panda_joint4 is 1\.0, outside .* use policy.drive_to_limits"):
         fault("policy.drive_to_collision", q_rad={"panda_joint4": 1.0})
 
 

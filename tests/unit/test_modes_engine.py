@@ -17,9 +17,7 @@ ACK = ModeInputs(ack=True, standstill=True)
 LATE = ModeInputs.of([Cause.POLICY_LATE])
 
 
-def drive(
-    state: ModeState, inputs: Iterable[ModeInputs], table: ModeTable = TABLE
-) -> tuple[ModeState, ModeOutputs]:
+def drive(state: ModeState, inputs: Iterable[ModeInputs], table: ModeTable = TABLE) -> tuple[ModeState, ModeOutputs]:
     """Several ticks; the last outputs."""
     outputs: ModeOutputs | None = None
     for one in inputs:

@@ -204,9 +204,7 @@ def moving(check: Intake, speed: float, values: list[float]) -> list[set[Cause]]
         assert causes(check.observe(observation, now)) == set()
         if tick % 50 == 10:
             index = tick // 50
-            found.append(
-                causes(check.receive(chunk(now - 20 * MS, index, values[index]), SPEC, now, observation))
-            )
+            found.append(causes(check.receive(chunk(now - 20 * MS, index, values[index]), SPEC, now, observation)))
     return found
 
 

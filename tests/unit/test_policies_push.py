@@ -155,9 +155,7 @@ def test_without_torch_it_names_the_extra(monkeypatch: pytest.MonkeyPatch, missi
 
 def test_importing_policies_leaves_torch_alone() -> None:
     """`import safeguard.policies` imports neither torch nor mujoco."""
-    code = (
-        "import sys, safeguard.policies; print(sorted({'torch', 'mujoco', 'safetensors'} & set(sys.modules)))"
-    )
+    code = "import sys, safeguard.policies; print(sorted({'torch', 'mujoco', 'safetensors'} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 

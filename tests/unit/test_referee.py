@@ -43,9 +43,7 @@ class Stage:
 
 def torque(seq: int, now: int = 0, expires: int | None = None, tau: float = 0.0) -> TorqueCommand:
     """A command of equal torques."""
-    return TorqueCommand(
-        frozen_array(np.full(ROBOT.n, tau)), now, now + 2 * MS if expires is None else expires, seq
-    )
+    return TorqueCommand(frozen_array(np.full(ROBOT.n, tau)), now, now + 2 * MS if expires is None else expires, seq)
 
 
 @pytest.mark.parametrize("joint", range(ROBOT.n))

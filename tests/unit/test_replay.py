@@ -167,11 +167,7 @@ def edit(run: Path, at_tick: int, change: Callable[[JsonObject], None]) -> int:
     records: list[bytes] = [line[line.index(b'"r":') + 4 : -2] for line in lines(run)]
     for seq, raw in enumerate(records):
         record = orjson.loads(raw)
-        if (
-            record["kind"] == "decision"
-            and record["body"]["episode"] == 1
-            and record["t"] == at_tick * PERIOD
-        ):
+        if record["kind"] == "decision" and record["body"]["episode"] == 1 and record["t"] == at_tick * PERIOD:
             change(record["body"])
             records[seq] = orjson.dumps(record)
             rechained(run, records)

@@ -49,8 +49,7 @@ def test_every_scenario_of_the_library_is_complete(name: str) -> None:
 def test_the_motion_faults_must_show_motion_violations() -> None:
     """Three scenarios are hazards without a shield, each of another kind."""
     shown = [
-        set(load_scenario(name).expectation.unshielded)
-        for name in ("joint_limits", "self_collision", "torque_spikes")
+        set(load_scenario(name).expectation.unshielded) for name in ("joint_limits", "self_collision", "torque_spikes")
     ]
     assert shown == [{ViolationKind.POSITION}, {ViolationKind.SELF_COLLISION}, {ViolationKind.TORQUE}]
     assert all(kinds <= MOTION for kinds in shown)
@@ -117,9 +116,7 @@ def test_every_mistake_of_a_file_is_listed(tmp_path: Path) -> None:
 
 def test_a_missing_scenario_lists_the_library() -> None:
     """Neither a name nor a file: the names that exist are listed."""
-    with pytest.raises(
-        ConfigError, match="'cleen' is neither a file nor a name of the library; known: clean"
-    ):
+    with pytest.raises(ConfigError, match="'cleen' is neither a file nor a name of the library; known: clean"):
         load_scenario("cleen")
 
 

@@ -103,9 +103,7 @@ def test_the_arm_without_a_filter_reaches_every_safe_target_safely() -> None:
 
 def test_the_arm_without_a_filter_fails_on_unsafe_targets() -> None:
     """Negative control: the unsafe targets are real, so reaching the safe ones is not enough."""
-    found = measure_usefulness(
-        ROBOT, Double(raw), alternating_targets(ROBOT, 5, Unsafe.JOINT_LIMITS, pairs=2)
-    )
+    found = measure_usefulness(ROBOT, Double(raw), alternating_targets(ROBOT, 5, Unsafe.JOINT_LIMITS, pairs=2))
     assert ViolationKind.POSITION in found.judgement.violations
     assert not found.passes()
 
@@ -129,9 +127,7 @@ def test_without_a_safe_target_there_is_nothing_to_measure() -> None:
 @pytest.mark.parametrize("kind", Unsafe)
 def test_the_safety_filter_alone_leaves_the_arm_useful(kind: Unsafe) -> None:
     """At least 90 % of the safe targets reached, stuck at most 5 % of their ticks, no violation."""
-    found = measure_usefulness(
-        ROBOT, SafetyFilter(ROBOT, dt=0.002), alternating_targets(ROBOT, 11, kind, pairs=5)
-    )
+    found = measure_usefulness(ROBOT, SafetyFilter(ROBOT, dt=0.002), alternating_targets(ROBOT, 11, kind, pairs=5))
     assert found.judgement.clean
     assert found.reached_share >= 0.9
     assert found.stuck <= 0.05
