@@ -40,6 +40,9 @@ class ArmPlatform:
     def __init__(self, robot: RobotModel, dt: float = 0.002, config: FilterConfig | None = None) -> None:
         self.robot = robot
         self.safety_filter = SafetyFilter(robot, dt, config)
+        limits = robot.limits
+        low, high = limits.q_min - _FAR_OUTSIDE_RAD, limits.q_max + _FAR_OUTSIDE_RAD
+        self._far = (low, high, _FAR_OUTSIDE_SPEED * limits.v_max)
         self._margins = Margins(float("nan"), float("nan"), float("nan"), float("nan"), "")
 
     @property
@@ -110,6 +113,11 @@ class ArmPlatform:
     def plausible(self, state: RobotState) -> str | None:
         """Why ``state`` cannot be a measurement of this arm, or None."""
         n, limits = self.robot.n, self.robot.limits
+        q, v = state.q, state.v
+        if q.shape == v.shape == (n,):
+            low, high, fast = self._far
+            if ((q >= low) & (q <= high) & (np.abs(v) <= fast)).all():  # False for NaN
+                return None
         if state.q.shape != (n,) or state.v.shape != (n,):
             return f"state has shapes {state.q.shape} and {state.v.shape}, expected ({n},)"
         if not (np.isfinite(state.q).all() and np.isfinite(state.v).all()):

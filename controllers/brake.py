@@ -92,7 +92,7 @@ def guaranteed_deceleration(robot: RobotModel, config: BrakeConfig) -> Vector:
         q = rng.uniform(limits.q_min, limits.q_max)
         v = rng.uniform(-limits.v_max, limits.v_max)
         pin.computeAllTerms(model, data, q, v)
-        h = robot.bias(q, v, data.nle)
+        h = robot.bias(v, data.nle)
         push = data.M @ (-np.sign(v) * limits.a_max)
         worst = min(worst, float(np.min((limits.tau_max - h * np.sign(push)) / np.abs(push))))
     share = min(config.max_share, max(config.share_of_authority * worst, _LEAST_SHARE))

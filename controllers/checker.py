@@ -28,27 +28,29 @@ class Checker:
 
     def __init__(self, limits: Limits, joints: tuple[str, ...], a_brake: Vector, dt: float) -> None:
         self._limits, self._joints, self._a_brake, self._dt = limits, joints, a_brake, dt
+        self._most = np.array((limits.v_max, limits.a_max, limits.q_max, -limits.q_min)) + _ROUNDING
 
     def motion_refusal(self, q: Vector, v: Vector, a: Vector) -> str:
         """Why acceleration ``a`` held for one period from (q, v) breaks a limit, or "".
 
         Speed and acceleration after the period, and where the stop from there ends.
         """
-        limits, dt = self._limits, self._dt
-        brake = braking_point(v, self._a_brake, dt)
-        v_next, v_brake = v + a * dt, v + brake * dt
-        end = stop_position(q + 0.5 * (v + v_next) * dt, v_next, self._a_brake)
-        end_brake = stop_position(q + 0.5 * (v + v_brake) * dt, v_brake, self._a_brake)
-        value = np.array((np.abs(v_next), np.abs(a), end, -end))
-        most = np.maximum(
-            np.array((limits.v_max, limits.a_max, limits.q_max, -limits.q_min)),
-            np.array((np.abs(v_brake), np.abs(brake), end_brake, -end_brake)),
-        )
-        within = value <= most + _ROUNDING  # False for NaN
+        value = self._consequences(q, v, a)
+        if (value <= self._most).all():  # False for NaN
+            return ""
+        braked = self._consequences(q, v, braking_point(v, self._a_brake, self._dt))
+        most = np.maximum(self._most, braked + _ROUNDING)
+        within = value <= most
         if within.all():
             return ""
         k, j = np.unravel_index(int(np.argmin(within)), within.shape)
         return f"{self._joints[j]}: {_QUANTITIES[k]} {value[k, j]:.5g}, limit {most[k, j]:.5g}"
+
+    def _consequences(self, q: Vector, v: Vector, a: Vector) -> Vector:
+        """Speed after the period, acceleration, and where the stop ends, both ways, shape (4, n)."""
+        v_next = v + a * self._dt
+        end = stop_position(q + (0.5 * self._dt) * (v + v_next), v_next, self._a_brake)
+        return np.array((np.abs(v_next), np.abs(a), end, -end))
 
     def torque_refusal(self, tau: Vector, share: float = 1.0) -> str:
         """Why torques of shape (n,) or (k, n) exceed ``share`` of the torque limits, or ""."""

@@ -86,7 +86,7 @@ class Clearance:
         speed = np.abs(v) / a_brake
         left = distances[near] + 0.5 * (G @ (v * speed))
         if len(near) > config.slots:
-            chosen = np.argsort(left, kind="stable")[: config.slots]
+            chosen = np.sort(np.argsort(left, kind="stable")[: config.slots])  # pairs keep their order of rows
             near, G, left = near[chosen], G[chosen], left[chosen]
         C = G * (0.5 * dt * dt + speed * dt)
         excess = left - (config.floor_m + config.buffer_m)
@@ -102,7 +102,7 @@ class Clearance:
         left = distances - self._collision.reach @ (v_most * (v_most / (2.0 * a_brake) + dt))
         near = np.flatnonzero(left < config.floor_m + config.buffer_m + config.zone_m)
         if len(near) > _CANDIDATES * config.slots:
-            near = near[np.argsort(distances[near], kind="stable")[: _CANDIDATES * config.slots]]
+            near = np.sort(near[np.argsort(distances[near], kind="stable")[: _CANDIDATES * config.slots]])
         return near
 
     def _wrenches(self, pairs: Indices) -> Vector:
@@ -140,26 +140,29 @@ class Clearance:
         t = float(plan.durations.max()) * _FIRST_SAMPLES
         path = plan.at(t[:, None])[0]
         measured = self._distances_along(path, results)
+        count, fresh = len(t), measured
         # The measured configuration comes first; it lies one period before the stop, at no time of the plan.
-        t = np.concatenate(((0.0,), t))
-        path = np.concatenate((q[None], path))
-        measured = np.concatenate((now[None], measured))
+        ta, tb = np.concatenate((t[:1], t[:-1])), t
+        qa, qb = np.concatenate((q[None], path[:-1])), path
+        da, db = np.concatenate((now[None], measured[:-1])), measured
         while True:
-            if (measured < floor).any():
-                low, pair = np.unravel_index(int(np.argmin(measured - floor)), measured.shape)
-                return f"stop of {self.names[suspects[pair]]} comes within {measured[low, pair] * 1e3:.2f} mm"
-            bound = measured[:-1] + measured[1:] - np.abs(path[1:] - path[:-1]) @ reach
-            unproven = np.flatnonzero((bound < 2.0 * hard).any(axis=1))
-            if len(unproven) == 0:
+            if (fresh < floor).any():
+                k, pair = np.unravel_index(int(np.argmin(fresh - floor)), fresh.shape)
+                return f"stop of {self.names[suspects[pair]]} comes within {fresh[k, pair] * 1e3:.2f} mm"
+            bound = da + db - np.abs(qb - qa) @ reach
+            open_ = np.flatnonzero((bound < 2.0 * hard).any(axis=1))
+            if len(open_) == 0:
                 return ""
-            if len(t) + len(unproven) > self._config.path_samples:
+            count += len(open_)
+            if count > self._config.path_samples:
                 least = int(np.argmin(bound.min(axis=0)))
                 return f"stop of {self.names[suspects[least]]} not shown to stay clear"
-            tm = 0.5 * (t[unproven] + t[unproven + 1])
+            tm = 0.5 * (ta[open_] + tb[open_])
             qm = plan.at(tm[:, None])[0]
-            t = np.insert(t, unproven + 1, tm)
-            path = np.insert(path, unproven + 1, qm, axis=0)
-            measured = np.insert(measured, unproven + 1, self._distances_along(qm, results), axis=0)
+            fresh = self._distances_along(qm, results)
+            ta, tb = np.concatenate((ta[open_], tm)), np.concatenate((tm, tb[open_]))
+            qa, qb = np.concatenate((qa[open_], qm)), np.concatenate((qm, qb[open_]))
+            da, db = np.concatenate((da[open_], fresh)), np.concatenate((fresh, db[open_]))
 
     def _distances_along(self, path: Vector, results: list[Any]) -> Vector:
         """Distances of some pairs at every configuration of ``path``, shape (k, len(results))."""

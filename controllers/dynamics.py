@@ -23,6 +23,7 @@ class Dynamics:
         self._robot = robot
         self._model = robot.pin_model
         self.data = self._model.createData()
+        self._frictionless = not robot.coulomb.any()
         self._pool = pin.ModelPool(self._model, 1)
         self.M = np.zeros((robot.n, robot.n))
         self.h = np.zeros(robot.n)
@@ -32,7 +33,7 @@ class Dynamics:
         """Evaluate at (q, v), each of shape (n,)."""
         pin.computeAllTerms(self._model, self.data, q, v)
         self.M = self.data.M
-        self.h = self._robot.bias(q, v, self.data.nle)
+        self.h = self._bias(v, self.data.nle)
         self.J = self.data.J
 
     def torque(self, a: Vector) -> Vector:
@@ -47,4 +48,10 @@ class Dynamics:
         """Inverse dynamics of ``k`` independent states: q, v, a and the result have shape (k, n)."""
         out = np.zeros((self._robot.n, len(q)), order="F")
         pin.rneaInParallel(1, self._pool, np.asfortranarray(q.T), np.asfortranarray(v.T), np.asfortranarray(a.T), out)
-        return self._robot.bias(q, v, out.T)
+        return self._bias(v, out.T)
+
+    def _bias(self, v: Vector, nonlinear: Vector) -> Vector:
+        """``RobotModel.bias``, less the Coulomb term where there is none."""
+        if self._frictionless:
+            return nonlinear + self._robot.viscous * v
+        return self._robot.bias(v, nonlinear)

@@ -115,6 +115,7 @@ class SafetyFilter:
     def reset(self, state: RobotState | None = None) -> None:
         """Forget everything; with a state, the stored stop is the one from that state."""
         self._plan, self._clock, self._standing = None, 0, 0
+        self._solver.reset()
         if state is not None:
             self._plan = StopPlan(state.q, state.v, self.a_brake, state.t)
             self._clock = state.t

@@ -4,9 +4,10 @@
 
 Fixed sparsity (identity on top, a dense block below), updated in place through preallocated buffers.
 OSQP's traps and what is done about each (numbers as in docs/decisions/0004-osqp-wrapper.md):
-updates that fail silently → return codes and our own checks; NaN poisoning and history dependence →
-every solve starts from the given point with zero multipliers and the configured rho; an infeasible x that
-looks finite → only status ``solved`` counts; loose tolerances → eps_rel = 0, rows of equal unit, bounds
+updates that fail silently → return codes and our own checks; NaN poisoning → non-finite data is refused, and
+after any failure the multipliers start from zero; history dependence → every solve starts from the given point,
+the configured rho and the multipliers of the last success, and ``reset`` forgets those, so that an episode
+replays bit for bit; an infeasible x that looks finite → only status ``solved`` counts; loose tolerances → eps_rel = 0, rows of equal unit, bounds
 tightened by the caller; refactorisation jitter → no scaling, large finite bounds instead of infinities.
 """
 
@@ -46,6 +47,10 @@ class OsqpSolver:
         self._raw: Any = self._osqp._solver
         self._rho_moved = False
 
+    def reset(self) -> None:
+        """Forget the multipliers of the last solve."""
+        self._y0[:] = 0.0
+
     def solve(
         self, nominal: Vector, dense: Vector, lower: Vector, upper: Vector, start: Vector
     ) -> tuple[Vector, SolverStatus, int]:
@@ -75,6 +80,7 @@ class OsqpSolver:
         self._rho_moved = info.rho_updates > 0
         solved = info.status_val == osqp.SolverStatus.OSQP_SOLVED
         x = np.array(raw.solution.x) if solved else start
+        self._y0[:] = raw.solution.y if solved else 0.0
         return x, SolverStatus.SOLVED if solved else SolverStatus.UNSOLVED, int(info.iter)
 
     def _load(self, nominal: Vector, dense: Vector, lower: Vector, upper: Vector, start: Vector) -> bool:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeGuard
@@ -155,7 +156,7 @@ class Shield:
         watch.append(time.perf_counter_ns())
         outputs = self._advance(causes, state, now)
         watch.append(time.perf_counter_ns())
-        result, command = self._move(state, nominal, outputs, observation.state, now)
+        result, command = self._move(state, nominal, outputs, now)
         watch.append(time.perf_counter_ns())
         decision = Decision(
             command=command,
@@ -184,10 +185,14 @@ class Shield:
         return seen if odd is None else (*seen, _verdict("platform", Cause.STATE_INVALID, odd))
 
     def _trusted(self, observation: Observation, seen: Sequence[Verdict]) -> RobotState | None:
-        """The measured state if every check on it passed; the first one is where the backup starts."""
-        if any(v.cause in _STATE_CAUSES for v in seen):
-            return None
+        """The measured state if every check on it passed; the first one is where the backup starts.
+
+        Without enforcement any state of the right shape counts, as for a stack that has no shield.
+        """
         state = observation.state
+        shaped = state.q.shape == state.v.shape == (len(self.platform.joints),)
+        if any(v.cause in _STATE_CAUSES for v in seen) and (self.enforcement is not Enforcement.OFF or not shaped):
+            return None
         if self._fresh:
             self.platform.reset(state)
             self._fresh = False
@@ -241,19 +246,21 @@ class Shield:
         state: RobotState | None,
         nominal: Nominal | None,
         outputs: ModeOutputs,
-        measured: RobotState,
         now: int,
     ) -> tuple[FilterResult, Command]:
-        """Law 1: the filter's or the backup's answer, or the terminal stop."""
-        if self.enforcement is Enforcement.OFF:
-            result = self.platform.bypass(measured, nominal)
-        else:
+        """Law 1: the filter's or the backup's answer, or the terminal stop.
+
+        Without enforcement the raw proposal is sent, from the acknowledgement that starts the episode on.
+        """
+        raw: FilterResult | None = None
+        if self.enforcement is not Enforcement.FULL and self._started and state is not None:
+            raw = self.platform.bypass(state, nominal)
+        if raw is None or self.enforcement is not Enforcement.OFF:
             result = self._enforced(state, nominal, outputs)
-        sent = result
-        if self.enforcement is Enforcement.MONITOR_ONLY:
-            sent = self.platform.bypass(measured, nominal)
+        else:
+            result = raw
         self._sequence += 1
-        return result, self.platform.command(sent, now, now + self._expiry, self._sequence)
+        return result, self.platform.command(raw or result, now, now + self._expiry, self._sequence)
 
     def _enforced(self, state: RobotState | None, nominal: Nominal | None, outputs: ModeOutputs) -> FilterResult:
         match outputs.authority:

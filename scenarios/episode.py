@@ -14,12 +14,26 @@ from pydantic import JsonValue
 from safeguard.core.enums import Authority, Enforcement, FilterStatus, Mode
 from safeguard.core.types import NS_PER_S, Command, Decision, TerminalStop, Vector
 from safeguard.scenarios.faults import Activity
-from safeguard.scenarios.referee import Judgement, Violation
+from safeguard.scenarios.referee import MOTION, Judgement, Violation, ViolationKind
 from safeguard.scenarios.scenario import Standstill
 
 _HELD = frozenset({Mode.HOLD, Mode.STOP, Mode.ESTOP, Mode.LOCKOUT})
 _BRAKED = frozenset({FilterStatus.BACKUP, FilterStatus.REFUSED})
 _INTERVENED = _BRAKED | {FilterStatus.CORRECTED}
+
+
+UNITS: Mapping[ViolationKind, str] = {
+    ViolationKind.POSITION: "rad",
+    ViolationKind.SPEED: "rad/s",
+    ViolationKind.TORQUE: "N·m",
+    ViolationKind.SELF_COLLISION: "m",
+    ViolationKind.NON_FINITE: "numbers",
+    ViolationKind.EXPIRED: "s",
+    ViolationKind.ORDER: "numbers",
+    ViolationKind.MISSING: "commands",
+    ViolationKind.STALE: "s old",
+}
+"""Unit of the size of every kind of violation."""
 
 
 class Outcome(Enum):
@@ -77,6 +91,25 @@ class EpisodeResult:
     final_mode: Mode
     commands: str
 
+    def as_record(self) -> dict[str, JsonValue]:
+        """What ``episode_close`` holds, in the form that reports draw: counts in ticks, worst sizes in a unit."""
+        seen = self.judgement.violations
+        motion: dict[str, JsonValue] = {k.value: _measure(k, seen.get(k)) for k in ViolationKind if k in MOTION}
+        others = (ViolationKind.NON_FINITE, ViolationKind.STALE)
+        return {
+            "task": "done" if self.success else "failed",
+            "violations": motion,
+            "commands": {k.value: _measure(k, seen.get(k)) for k in others},
+            "contact pairs": self.judgement.contacts,
+            "clearance_m": number(self.judgement.clearance),
+            "detected_after_s": self.detect_s,
+            "safe_state_after_s": self.safe_s,
+            "share_modified": self.modified,
+            "share_braked": self.braked,
+            "share_stuck": self.stuck,
+            "class": self.outcome.value.replace("_", " "),
+        }
+
     def as_json(self) -> dict[str, JsonValue]:
         """The result for journals and machines; numbers that JSON lacks are named."""
         judgement = self.judgement
@@ -104,6 +137,12 @@ class EpisodeResult:
             "final_mode": self.final_mode.name,
             "commands": self.commands,
         }
+
+
+def _measure(kind: ViolationKind, violation: Violation | None) -> JsonValue:
+    if violation is None:
+        return {"count": 0, "worst": 0.0, "unit": UNITS[kind]}
+    return {"count": violation.ticks, "worst": number(violation.worst), "unit": UNITS[kind]}
 
 
 def number(value: float) -> JsonValue:

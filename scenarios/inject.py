@@ -14,7 +14,8 @@ import numpy as np
 
 from safeguard.core.protocols import Policy
 from safeguard.core.types import ActionSpec, Observation, Proposal, Vector
-from safeguard.scenarios.faults import Activity, Fault, FaultParams
+from safeguard.scenarios.fault_params import FaultParams
+from safeguard.scenarios.faults import Activity, Fault
 
 
 class FaultyPolicy:

@@ -31,7 +31,8 @@ from safeguard.scenarios.episode import (
     classify,
     follows_proposal,
 )
-from safeguard.scenarios.faults import Activity, Fault, FaultParams
+from safeguard.scenarios.fault_params import FaultParams
+from safeguard.scenarios.faults import Activity, Fault
 from safeguard.scenarios.inject import FaultEvent, FaultyLatency, FaultyPolicy, Injector
 from safeguard.scenarios.push import PushExpert, ReachPush
 from safeguard.scenarios.referee import Referee
@@ -214,7 +215,6 @@ class _TrackedPort:
         self, policy: Policy, latency_s: float, faults: list[Fault[FaultParams]], enforcement: Enforcement
     ) -> None:
         self.name = str(getattr(policy, "name", type(policy).__name__))
-        self.name = str(getattr(policy, "name", type(policy).__name__))
         self.digest = getattr(policy, "digest", None)
         self._policy = FaultyPolicy(policy, faults)
         self._port = InlinePort(self._policy, latency=FaultyLatency(latency_s, faults))
@@ -263,6 +263,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.referee = Referee(self.world.robot, self.world, max_age_s=self.scenario.ftti_s)
+        self.world.on_physics_step = self.referee.sample
         self.log = TickLog(self.scenario.standstill)
         self.stillness = Stillness(self.scenario.standstill)
         self.operator = Operator(self.scenario.operator)
@@ -318,7 +319,7 @@ class _Run:
 
     def close(self) -> None:
         """Leave the result in the journal."""
-        body: dict[str, JsonValue] = {"episode": self.episode, "outcome": self.result().as_json()}
+        body: dict[str, JsonValue] = {"episode": self.episode, "outcome": self.result().as_record()}
         self.shield.record(RecordKind.EPISODE_CLOSE, body)
 
     def result(self) -> EpisodeResult:

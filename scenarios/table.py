@@ -7,17 +7,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from safeguard.core.enums import Enforcement
-from safeguard.scenarios.episode import EpisodeResult
-from safeguard.scenarios.referee import MOTION, ViolationKind
-
-_UNITS = {
-    ViolationKind.POSITION: ("rad", 1.0),
-    ViolationKind.SPEED: ("rad/s", 1.0),
-    ViolationKind.TORQUE: ("N·m", 1.0),
-    ViolationKind.SELF_COLLISION: ("mm", 1e3),
-    ViolationKind.NON_FINITE: ("numbers", 1.0),
-    ViolationKind.STALE: ("s old", 1.0),
-}
+from safeguard.scenarios.episode import UNITS, EpisodeResult
+from safeguard.scenarios.referee import MOTION
 
 
 def results_table(results: Sequence[EpisodeResult]) -> Table:
@@ -62,9 +53,10 @@ def _row(result: EpisodeResult, named: bool) -> list[str]:
 def _violations(result: EpisodeResult) -> str:
     lines: list[str] = []
     for kind, violation in result.judgement.violations.items():
-        unit, scale = _UNITS.get(kind, ("", 1.0))
-        name = kind.value.replace("_", " ")
-        lines.append(f"{name} {violation.worst * scale:.3g} {unit} ({violation.ticks})")
+        worst, unit = violation.worst, UNITS[kind]
+        if unit == "m":
+            worst, unit = 1e3 * worst, "mm"
+        lines.append(f"{kind.value.replace('_', ' ')} {worst:.3g} {unit} ({violation.ticks})")
     return "\n".join(lines) or "none"
 
 

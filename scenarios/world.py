@@ -6,7 +6,7 @@ what a command stream really does; they judge nothing but a command's age.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -70,6 +70,7 @@ class World:
 
     Attributes:
         model, data: the compiled ``mujoco.MjModel`` and its ``MjData``.
+        on_physics_step: called after every step of the physics, for a referee.
         rejected_commands: torque commands that MuJoCo refuses (NaN, or beyond 1e10), since the reset.
 
     Raises:
@@ -84,6 +85,7 @@ class World:
         self._period_ns, self._step_ns = round(period * NS_PER_S), round(physics_dt * NS_PER_S)
         if self._step_ns <= 0 or self._period_ns < self._step_ns or self._period_ns % self._step_ns:
             raise ConfigError(f"period={period} s must be a positive multiple of physics_dt={physics_dt} s")
+        self.on_physics_step: Callable[[], None] | None = None
         self.model, self._mj = _compile(robot, task, physics_dt)
         self.data: Any = self._mj.MjData(self.model)
         joints = [self.model.joint(name) for name in robot.joints]
@@ -170,6 +172,8 @@ class World:
             self._mj.mj_step(self.model, self.data)
             np.maximum(applied, np.abs(self.data.qfrc_actuator[self._v]), out=applied)
             self._time += self._step_ns
+            if self.on_physics_step is not None:
+                self.on_physics_step()
         self._applied = frozen_array(applied)
 
     def _set_brakes(self, *, on: bool) -> None:

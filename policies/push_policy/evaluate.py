@@ -97,7 +97,7 @@ class Follower:
         inertia = np.triu(pin.crba(model, data, state.q))
         inertia += np.triu(inertia, 1).T
         nonlinear = pin.nonLinearEffects(model, data, state.q, state.v)
-        tau: Vector = inertia @ a + self.robot.bias(state.q, state.v, nonlinear)
+        tau: Vector = inertia @ a + self.robot.bias(state.v, nonlinear)
         return tau
 
 

@@ -218,7 +218,7 @@ class RobotModel:
 
         return build_spec(self)
 
-    def bias(self, q: Vector, v: Vector, nonlinear: Vector) -> Vector:
+    def bias(self, v: Vector, nonlinear: Vector) -> Vector:
         """h(q, v) = nonlinear effects + viscous and (smoothed) Coulomb friction, shape (n,), N·m."""
         return nonlinear + self.viscous * v + self.coulomb * np.tanh(v / _TANH_SPEED)
 

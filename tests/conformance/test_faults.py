@@ -12,7 +12,8 @@ from safeguard.core.enums import Reference
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import NS_PER_S, ActionSpec, Observation, Proposal, RobotState, Sensor
 from safeguard.policies.port import InlinePort
-from safeguard.scenarios.faults import FAULTS, Fault, FaultParams, build, parse
+from safeguard.scenarios.fault_params import FaultParams
+from safeguard.scenarios.faults import FAULTS, Fault, build, parse
 from safeguard.scenarios.inject import FaultEvent, FaultyLatency, FaultyPolicy, Injector
 
 ROBOT = RobotModel.load("panda")

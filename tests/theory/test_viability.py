@@ -82,16 +82,34 @@ def worst_excess(case: Case, a: Vector) -> Vector:
 @pytest.mark.parametrize("dt", [0.001, 0.002, 0.005])
 @pytest.mark.parametrize("seed", range(3))
 def test_every_acceleration_of_the_interval_keeps_the_joint_inside_for_ever(seed: int, dt: float) -> None:
-    """At every instant of the tick and of the stop after it no limit is passed, wherever in the interval a lies."""
+    """At every instant of the tick and of the stop after it no limit is passed, wherever in the interval a lies.
+
+    The one exception is the braking point, which the interval is widened to contain (next test).
+    """
     case = viable_case(seed, dt)
     lower, upper = case.bounds()
     assert (lower <= upper).all()
+    allowed = np.maximum(worst_excess(case, case.brake), 0.0) + ROUNDING
+    assert (allowed == ROUNDING).mean() > 0.7
     for share in (0.0, 0.25, 0.5, 0.9, 1.0):
         a = lower + share * (upper - lower)
-        assert worst_excess(case, a).max() <= ROUNDING
-        assert np.abs(case.v + a * dt).max(initial=0.0, where=np.abs(case.v) > case.v_max) == 0.0
+        assert (worst_excess(case, a) <= allowed).all()
         assert (np.abs(case.v + a * dt) <= case.v_max + ROUNDING).all()
         assert (np.abs(a) <= case.a_max + ROUNDING).all()
+
+
+@pytest.mark.parametrize("dt", [0.001, 0.005])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_braking_point_overshoots_by_no_more_than_an_eighth_of_a_dt_squared(seed: int, dt: float) -> None:
+    """Coming to rest exactly at the end of a period takes up to a_b dt²/8 more room than braking at once.
+
+    Only joints slower than a_b dt do that; the filter's position margin is there for it.
+    """
+    case = viable_case(seed, dt)
+    excess = worst_excess(case, case.brake)
+    assert (excess <= case.a_plan * dt * dt / 8.0 + ROUNDING).all()
+    assert (excess[np.abs(case.v) >= case.a_plan * dt] <= ROUNDING).all()
+    assert excess.max() > 0.5 * (case.a_plan * dt * dt / 8.0).min()
 
 
 @pytest.mark.parametrize("dt", [0.001, 0.002, 0.005])
@@ -151,16 +169,17 @@ def test_states_outside_come_back_and_never_move_outwards_faster(share: float) -
 
 
 @pytest.mark.parametrize("side", [1.0, -1.0])
-def test_a_joint_beyond_its_limit_is_back_within_bounded_time(side: float) -> None:
-    """Driven outwards with all it is allowed, a joint 0.05 rad beyond a limit stays at rest and can be driven in."""
-    one = np.ones(1)
-    bounds = JointBounds(-one, one, 2.0 * one, 10.0 * one, 5.0 * one, 0.002)
+def test_a_joint_beyond_its_limit_can_be_driven_in_but_not_out(side: float) -> None:
+    """At rest 0.05 rad beyond a limit nothing outwards is allowed; inwards it crosses the whole range, no further."""
+    one, a_brake, dt = np.ones(1), 5.0, 0.002
+    bounds = JointBounds(-one, one, 2.0 * one, 10.0 * one, a_brake * one, dt)
     q, v = side * 1.05 * one, 0.0 * one
+    lower, upper = bounds(q, v, v)
+    assert (upper if side > 0 else -lower)[0] == 0.0
     for _ in range(1000):
-        lower, upper = bounds(q, v, braking_point(v, 5.0 * one, 0.002))
+        lower, upper = bounds(q, v, braking_point(v, a_brake * one, dt))
         a = lower if side > 0 else upper  # inwards
-        q, v = q + v * 0.002 + 0.5 * a * 0.002**2, v + a * 0.002
+        q, v = q + v * dt + 0.5 * a * dt * dt, v + a * dt
         assert abs(q[0]) <= 1.05 + ROUNDING
-    assert abs(q[0]) <= 1.0 + ROUNDING
-    lower, upper = bounds(side * 1.05 * one, 0.0 * one, 0.0 * one)
-    assert (upper if side > 0 else -lower)[0] == 0.0  # outwards: nothing
+    assert abs(q[0] + side) <= 1e-3
+    assert abs(q[0]) <= 1.0 + a_brake * dt * dt / 8.0

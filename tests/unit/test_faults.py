@@ -13,7 +13,8 @@ from safeguard.core.errors import ConfigError, UnknownNameError
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import NS_PER_S, ActionSpec, Observation, Proposal, RobotState, Sensor
 from safeguard.scenarios import streams
-from safeguard.scenarios.faults import Fault, FaultParams, build, parse
+from safeguard.scenarios.fault_params import FaultParams
+from safeguard.scenarios.faults import Fault, build, parse
 from safeguard.scenarios.inject import FaultyPolicy
 
 ROBOT = RobotModel.load("panda")

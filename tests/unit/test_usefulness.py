@@ -13,7 +13,7 @@ from safeguard.core.enums import FilterStatus, SolverStatus
 from safeguard.core.errors import ConfigError
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import FilterResult, Margins, RobotState, Vector, frozen_array
-from safeguard.scenarios.referee import Clearance, ViolationKind
+from safeguard.scenarios.referee import Clearance
 from safeguard.scenarios.usefulness import Target, Unsafe, alternating_targets, measure_usefulness
 
 ROBOT = RobotModel.load("panda")
@@ -101,10 +101,11 @@ def test_the_arm_without_a_filter_reaches_every_safe_target_safely() -> None:
         assert found.passes()
 
 
-def test_the_arm_without_a_filter_fails_on_unsafe_targets() -> None:
+@pytest.mark.parametrize("kind", Unsafe)
+def test_the_arm_without_a_filter_fails_on_unsafe_targets(kind: Unsafe) -> None:
     """Negative control: the unsafe targets are real, so reaching the safe ones is not enough."""
-    found = measure_usefulness(ROBOT, Double(raw), alternating_targets(ROBOT, 5, Unsafe.JOINT_LIMITS, pairs=2))
-    assert ViolationKind.POSITION in found.judgement.violations
+    found = measure_usefulness(ROBOT, Double(raw), alternating_targets(ROBOT, 5, kind, pairs=3))
+    assert found.judgement.hazard
     assert not found.passes()
 
 

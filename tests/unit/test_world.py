@@ -54,7 +54,7 @@ def prediction_error(robot: RobotModel, world: World, rng: np.random.Generator) 
     v, a = rng.uniform(-0.8, 0.8, 7) * limits.v_max, rng.uniform(-1.0, 1.0, 7) * limits.a_max
     inertia = np.triu(pin.crba(model, data, q))
     inertia += np.triu(inertia, 1).T
-    tau = inertia @ a + robot.bias(q, v, pin.nonLinearEffects(model, data, q, v))
+    tau = inertia @ a + robot.bias(v, pin.nonLinearEffects(model, data, q, v))
     world.reset(0)
     world.data.qpos[:7], world.data.qvel[:7] = q, v
     world.apply(command(world, tau))

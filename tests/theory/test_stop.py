@@ -1,0 +1,155 @@
+"""The backup: its reference in closed form, and that the robot can follow it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pinocchio as pin
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safeguard.controllers.brake import StopPlan, guaranteed_deceleration
+from safeguard.core.config import BrakeConfig
+from safeguard.core.robot import RobotModel
+from safeguard.core.types import RobotState, Vector
+from tests.unit.controllers_support import DT, DT_NS, panda, quick_filter, random_q
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def random_plan(seed: int) -> StopPlan:
+    """A stop of five joints; one of them rests already."""
+    rng = np.random.default_rng(seed)
+    v0 = rng.uniform(-3.0, 3.0, 5) * np.array([1.0, 1.0, 1.0, 1e-3, 0.0])
+    return StopPlan(rng.uniform(-3.0, 3.0, 5), v0, rng.uniform(0.1, 20.0, 5), 0)
+
+
+@settings(max_examples=60)
+@given(seed=SEEDS)
+def test_a_stop_is_continuous_monotone_and_ends_where_the_closed_form_says(seed: int) -> None:
+    """Speeds are bounded by v₀ and never grow, no joint turns round, and q₀ + v₀|v₀| / (2 a_b) is the end."""
+    plan = random_plan(seed)
+    end_time = float(plan.durations.max())
+    t = np.linspace(0.0, 1.2 * end_time, 400)
+    q, v = plan.at(t[:, None])
+    step = t[1] - t[0]
+    np.testing.assert_array_equal(q[0], plan.q0)
+    np.testing.assert_array_equal(v[0], plan.v0)
+    assert (np.abs(np.diff(q, axis=0)) <= np.abs(plan.v0) * step + 1e-12).all()
+    assert (np.abs(np.diff(v, axis=0)) <= plan.a_brake * step + 1e-12).all()
+    assert (np.diff(q, axis=0) * np.sign(plan.v0) >= -1e-12).all()
+    assert (np.diff(np.abs(v), axis=0) <= 1e-12).all()
+    np.testing.assert_allclose(
+        np.diff(q, axis=0), 0.5 * (v[1:] + v[:-1]) * step, atol=2e-3 * step + plan.a_brake.max() * step**2
+    )
+    end = plan.q0 + plan.v0 * np.abs(plan.v0) / (2.0 * plan.a_brake)
+    for late in (end_time, 1.2 * end_time, 1e6):
+        rest_q, rest_v = plan.at(late)
+        np.testing.assert_allclose(rest_q, end, atol=1e-12)
+        np.testing.assert_allclose(rest_v, 0.0, atol=1e-12)
+    np.testing.assert_allclose(plan.distances, np.abs(end - plan.q0), atol=1e-12)
+
+
+@given(seed=SEEDS, s=st.floats(0.0, 5.0))
+def test_the_fed_forward_acceleration_leads_from_one_reference_speed_to_the_next(seed: int, s: float) -> None:
+    """v(s) + a dt = v(s + dt), in the period in which a joint comes to rest too, and zero after it."""
+    plan = random_plan(seed)
+    a = plan.acceleration(s, DT)
+    np.testing.assert_allclose(plan.at(s)[1] + a * DT, plan.at(s + DT)[1], atol=1e-12)
+    assert (np.abs(a) <= plan.a_brake * (1.0 + 1e-9)).all()
+    np.testing.assert_array_equal(plan.acceleration(float(plan.durations.max()) + 1e-9, DT), 0.0)
+
+
+@given(seed=SEEDS, count=st.integers(2, 30))
+def test_samples_of_a_stop_lie_on_it_and_the_last_is_the_hold(seed: int, count: int) -> None:
+    """``samples`` equals ``at`` at evenly spread times; its accelerations brake until rest, then vanish."""
+    plan = random_plan(seed)
+    q, v, a = plan.samples(count)
+    t = np.linspace(0.0, float(plan.durations.max()), count)
+    expected_q, expected_v = plan.at(t[:, None])
+    np.testing.assert_allclose(q, expected_q, atol=1e-12)
+    np.testing.assert_allclose(v, expected_v, atol=1e-12)
+    moving = np.abs(v) > 1e-9
+    np.testing.assert_allclose(a[moving], (-np.sign(plan.v0) * plan.a_brake * np.ones((count, 1)))[moving])
+    np.testing.assert_allclose(v[-1], 0.0, atol=1e-12)
+    np.testing.assert_array_equal(a[-1], 0.0)
+
+
+def test_a_stop_cannot_be_changed_after_it_was_verified() -> None:
+    """Later edits of the arrays it was made from do not reach it, and its own arrays refuse edits (law 3)."""
+    q0, v0 = np.zeros(2), np.ones(2)
+    plan = StopPlan(q0, v0, np.ones(2), 0)
+    q0[0] = v0[0] = 99.0
+    assert plan.q0[0] == 0.0
+    assert plan.v0[0] == 1.0
+    assert not plan.q0.flags.writeable
+    assert not plan.v0.flags.writeable
+
+
+# -- feasibility ----------------------------------------------------------------------------------------
+
+
+def brake_torque(robot: RobotModel, q: Vector, v: Vector, a: Vector) -> Vector:
+    """M a + h with friction, in plain pinocchio."""
+    data = robot.pin_model.createData()
+    rnea: Vector = pin.rnea(robot.pin_model, data, q, v, a)
+    return rnea + robot.viscous * v + robot.coulomb * np.tanh(v / 0.01)
+
+
+def test_the_guaranteed_deceleration_is_within_torque_limits_at_states_it_never_saw() -> None:
+    """On 3000 fresh states all joints can brake at once within the torque limits; the double of it is not."""
+    robot = panda()
+    a_brake, rng = guaranteed_deceleration(robot, BrakeConfig()), np.random.default_rng(123456)
+    over = 0
+    for _ in range(3000):
+        q, v = random_q(rng), rng.uniform(-1.0, 1.0, 7) * robot.limits.v_max
+        tau = brake_torque(robot, q, v, -np.sign(v) * a_brake)
+        assert (np.abs(tau) <= robot.limits.tau_max).all()
+        over += bool((np.abs(brake_torque(robot, q, v, -np.sign(v) * 3.0 * a_brake)) > robot.limits.tau_max).any())
+    assert over > 0
+
+
+def test_less_torque_gives_less_deceleration() -> None:
+    """With two thirds of the wrist's torque and a heavy load the guaranteed deceleration shrinks."""
+    light = guaranteed_deceleration(panda(), BrakeConfig(samples=500))
+    loaded = panda().with_payload(3.0, [0.0, 0.0, 0.1])
+    heavy = guaranteed_deceleration(loaded, BrakeConfig(samples=500))
+    assert (heavy < light).all()
+    assert (heavy > 0.0).all()
+
+
+@settings(max_examples=100)
+@given(seed=SEEDS, error=st.floats(-6.0, 0.5))
+def test_feedback_never_pushes_the_backup_beyond_the_torque_limits(seed: int, error: float) -> None:
+    """Whatever the tracking error, a backup is either within the torque limits or refused for its feed-forward."""
+    rng = np.random.default_rng(seed)
+    robot, filt = panda(), FILTER
+    q, v = random_q(rng, 0.9), rng.uniform(-1.0, 1.0, 7) * robot.limits.v_max
+    filt.reset(RobotState(q, v, 0))
+    off = 10.0**error * rng.normal(size=7)
+    result = filt.backup(RobotState(q + off, v + 3.0 * off, DT_NS))
+    if result.source == "terminal_stop":
+        assert "torque" in result.refusal
+        np.testing.assert_array_equal(result.torque, 0.0)
+    else:
+        assert (np.abs(result.torque) <= robot.limits.tau_max).all()
+
+
+def test_feedback_pulls_towards_the_reference() -> None:
+    """A joint ahead of its stop is braked harder than the reference, one behind it less."""
+    robot, filt = panda(), FILTER
+    for sign in (1.0, -1.0):
+        filt.reset(RobotState(robot.home, np.full(7, 0.5), 0))
+        plan = filt.plan
+        assert plan is not None
+        q, v = plan.at(DT)
+        ahead = np.zeros(7)
+        ahead[3] = sign * 1e-3
+        exact = filt.backup(RobotState(q, v, DT_NS))
+        filt.reset(RobotState(robot.home, np.full(7, 0.5), 0))
+        moved = filt.backup(RobotState(q + ahead, v, DT_NS))
+        change = moved.acceleration - exact.acceleration
+        assert change[3] * sign < -0.5
+        np.testing.assert_allclose(np.delete(change, 3), 0.0, atol=1e-9)
+
+
+FILTER = quick_filter()
