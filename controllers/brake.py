@@ -10,14 +10,14 @@ The tracking law feeds the reference acceleration of the coming period forward a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pinocchio as pin
 
 from safeguard.core.config import BrakeConfig
 from safeguard.core.robot import RobotModel
-from safeguard.core.types import NS_PER_S, Vector, frozen_array
+from safeguard.core.types import NS_PER_S, Vector, frozen_array, sealed
 
 _SEED = 7
 _LEAST_SHARE = 0.02  # of the acceleration limits; the tick-by-tick verification carries the guarantee
@@ -31,26 +31,24 @@ class StopPlan:
         q0, v0: start, shape (n,), rad and rad/s.
         a_brake: deceleration, shape (n,), rad/s².
         t0: when it starts, ns.
+        durations: time to rest of every joint, shape (n,), s.
     """
 
     q0: Vector
     v0: Vector
     a_brake: Vector
     t0: int
+    durations: Vector = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "q0", frozen_array(self.q0))
         object.__setattr__(self, "v0", frozen_array(self.v0))
-
-    @property
-    def durations(self) -> Vector:
-        """Time to rest of every joint, shape (n,), s."""
-        return np.abs(self.v0) / self.a_brake
+        object.__setattr__(self, "durations", sealed(np.abs(self.v0) / self.a_brake))
 
     @property
     def distances(self) -> Vector:
         """Path length to rest of every joint, shape (n,), rad."""
-        return self.v0 * self.v0 / (2.0 * self.a_brake)
+        return 0.5 * np.abs(self.v0) * self.durations
 
     def at(self, s: float | Vector) -> tuple[Vector, Vector]:
         """Reference (q, v) at ``s`` seconds after the start; ``s`` is a number or has shape (k, 1)."""

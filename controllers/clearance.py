@@ -15,7 +15,7 @@ from safeguard.core.types import Indices, Vector
 
 _CANDIDATES = 2  # times the slots: pairs whose gradient is looked at before the rows are chosen
 _UNIT = 0.25  # a normal of a smaller square is undefined
-_FIRST_SAMPLES = 1.0 - np.sqrt(1.0 - np.array([0.0, 0.25, 0.5, 0.75, 1.0]))  # equal steps of a braking joint
+_FIRST_SAMPLES = 1.0 - np.sqrt(1.0 - np.linspace(0.0, 1.0, 9))  # equal steps of a braking joint
 _NEXT, _LAST = [1, 2, 0], [2, 0, 1]  # components of a cross product
 _RECOVERY_TOLERANCE = 1e-5  # m; rounding of a distance that must not shrink
 

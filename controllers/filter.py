@@ -36,6 +36,7 @@ from safeguard.core.types import (
     RobotState,
     Vector,
     frozen_array,
+    sealed,
 )
 
 _TIGHTEN = 2.0  # solver tolerances that bounds keep from the truth, so that rounding is not a violation
@@ -103,6 +104,9 @@ class SafetyFilter:
             dt,
         )
         self._tight_tau = (1.0 - self.config.margins.torque_share) * robot.limits.tau_max
+        self._row_names = [
+            f"{kind}:{joint}" for kind in ("lower", "torque", "upper", "torque") for joint in robot.joints
+        ]
         self._plan: StopPlan | None = None
         self._clock = 0
         self._standing = 0
@@ -228,7 +232,7 @@ class SafetyFilter:
     def _motion(self, problem: _Problem, a: Vector, tau: Vector, now: int) -> _Motion:
         v_next = problem.v + a * self.dt
         q_next = problem.q + 0.5 * (problem.v + v_next) * self.dt
-        return _Motion(a, tau, StopPlan(q_next, v_next, self.a_brake, now + self._dt_ns))
+        return _Motion(a, tau, StopPlan(sealed(q_next), sealed(v_next), self.a_brake, now + self._dt_ns))
 
     def _admissible(self, problem: _Problem, now: int) -> _Motion | None:
         """The proposal as it is, if it already satisfies every row and the checker."""
@@ -411,17 +415,13 @@ class SafetyFilter:
         )
 
     def _active(self, problem: _Problem, a: Vector) -> tuple[str, ...]:
-        """Names of the rows that bind at ``a``."""
-        joints, tol = self.robot.joints, _ACTIVE * self.config.solver.eps_abs
-        names = [f"lower:{joints[j]}" for j in np.flatnonzero(a - problem.lower < tol)]
-        names += [f"upper:{joints[j]}" for j in np.flatnonzero(problem.upper - a < tol)]
-        tau, inertia = self.dynamics.torque(a), np.diagonal(self.dynamics.M)
-        spare = (self._tight_tau - np.abs(tau)) / inertia
-        names += [f"torque:{joints[j]}" for j in np.flatnonzero(spare < tol)]
-        rows = problem.rows
-        if len(rows.pairs):
-            near = rows.pairs[rows.C @ a - rows.bound < tol * _norms(rows.C)]
-            names += [f"clearance:{self._clearance.names[pair]}" for pair in near]
+        """Names of the rows of the last solve that bind at ``a``."""
+        tol, joints = _ACTIVE * self.config.solver.eps_abs, 2 * self.robot.n
+        value = np.concatenate((a, self._dense @ a))
+        low, high = value - self._low < tol, self._high - value < tol
+        names = [self._row_names[k] for k in np.flatnonzero(np.concatenate((low[:joints], high[:joints])))]
+        near = np.flatnonzero(low[joints:])
+        names += [f"clearance:{self._clearance.names[pair]}" for pair in problem.rows.pairs[near]]
         return tuple(names)
 
     def _is_stuck(self, state: RobotState, nominal: Vector, status: FilterStatus) -> bool:

@@ -10,12 +10,15 @@ from safeguard.core.types import Evidence, Score
 
 _NOT_FINITE: Final = Score(math.nan, "the filter's effort is not finite")
 
+_QUIET: Final = 1e-6
+
 
 class ShieldEffort:
     """Score: the filter's effort of the tick before, smoothed over ``tau_s`` by a leaky integrator.
 
     s_t = s_{t-1} + (1 − exp(−period/tau)) (x_t − s_{t-1}) with x_t = ‖(a − a_nominal) / a_max‖₂ of the
-    previous decision (``FilterResult.effort``); 0 in the first tick of an episode. A non-finite effort scores
+    previous decision (``FilterResult.effort``); 0 in the first tick of an episode, and 0 where it falls under
+    1e-6, so that an alarm against a threshold of 0 can end. A non-finite effort scores
     NaN, which counts as an alarm, and is not integrated.
     """
 
@@ -41,4 +44,6 @@ class ShieldEffort:
         if not math.isfinite(effort):
             return _NOT_FINITE
         self._level += self._gain * (effort - self._level)
+        if self._level < _QUIET:
+            self._level = 0.0
         return Score(self._level)

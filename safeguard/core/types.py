@@ -44,6 +44,12 @@ def frozen_array(values: ArrayLike) -> Vector:
     return array
 
 
+def sealed(own: Vector) -> Vector:
+    """``own`` itself made read-only; for arrays that nobody else holds, where ``frozen_array`` would copy."""
+    own.setflags(write=False)
+    return own
+
+
 @dataclass(frozen=True, slots=True)
 class RobotState:
     """Measured joint state.

@@ -102,10 +102,10 @@ def scaled(lab: Lab, patch: Patch) -> None:
 def raw_proposal(lab: Lab, patch: Patch) -> None:
     real = Shield._move
 
-    def move(self: Shield, state: Any, nominal: Any, outputs: Any, measured: Any, now: int) -> Any:
-        result, _ = real(self, state, nominal, outputs, measured, now)
-        bypass = ArmPlatform.bypass(lab.platform, measured, nominal)
-        return result, lab.platform.command(bypass, now, now + 1, 0)
+    def move(self: Shield, state: Any, nominal: Any, *rest: Any) -> Any:
+        result, made = real(self, state, nominal, *rest)
+        bypass = ArmPlatform.bypass(lab.platform, state, nominal)
+        return result, replace(made, tau=bypass.torque)
 
     patch.setattr(Shield, "_move", move)
 

@@ -284,7 +284,8 @@ def deaf(patch: Patch) -> None:
 PLANTS: tuple[tuple[str, Callable[[Patch], None]], ...] = (
     ("emergency stop", deaf),
     ("emergency stop", one_tick_late),
-    ("position NaN", one_tick_late),
+    ("state jumped", one_tick_late),
+    ("state out of order", one_tick_late),
     ("state too old", age),
     ("state repeated", age),
     ("state from the future", age),

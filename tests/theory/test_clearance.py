@@ -130,6 +130,14 @@ def stop(q: Vector, v: Vector) -> StopPlan:
     return StopPlan(q, v, A_BRAKE, 0)
 
 
+def close_q(rng: np.random.Generator) -> Vector:
+    """A configuration whose nearest pair is 3 to 20 mm apart."""
+    while True:
+        q = clear_q(rng, 0.003)
+        if capsule_distances(panda(), q).min() < 0.02:
+            return q
+
+
 def least_on(plan: StopPlan, start: Vector, samples: int = 200) -> Vector:
     """Smallest numpy distance of every pair on the way from ``start`` into the stop and along it."""
     t = np.linspace(0.0, float(plan.durations.max()), samples)
@@ -143,7 +151,7 @@ def test_an_accepted_stop_keeps_the_hard_floor_at_every_one_of_200_points() -> N
     clearance, rng = Clearance(panda(), CONFIG), np.random.default_rng(4)
     accepted = near = refused = 0
     while accepted < 40:
-        q = clear_q(rng, 0.003)
+        q = close_q(rng)
         plan = stop(q, rng.uniform(-1.0, 1.0, 7) * panda().limits.v_max)
         if clearance.stop_refusal(clearance.measure(q), q, plan):
             refused += 1
@@ -152,7 +160,7 @@ def test_an_accepted_stop_keeps_the_hard_floor_at_every_one_of_200_points() -> N
         least = least_on(plan, q)
         assert least.min() >= CONFIG.hard_floor_m
         near += least.min() < 0.03
-    assert near >= 5
+    assert near >= 20
     assert refused >= 5
 
 
@@ -161,7 +169,7 @@ def test_a_stop_that_ends_in_collision_is_refused() -> None:
     clearance, rng = Clearance(panda(), CONFIG), np.random.default_rng(5)
     seen = 0
     while seen < 30:
-        q = clear_q(rng, 0.005)
+        q = close_q(rng)
         plan = stop(q, rng.uniform(-1.0, 1.0, 7) * panda().limits.v_max)
         end = plan.at(10.0)[0]
         if capsule_distances(panda(), end).min() >= 0.0:
@@ -175,8 +183,8 @@ def test_a_stop_that_only_passes_through_a_collision_is_refused() -> None:
     """Stops that are clear at both ends but not on the way are refused as well."""
     clearance, rng = Clearance(panda(), CONFIG), np.random.default_rng(6)
     seen = 0
-    for _ in range(20000):
-        q, v = random_q(rng), rng.uniform(-1.0, 1.0, 7) * panda().limits.v_max
+    for _ in range(3000):
+        q, v = close_q(rng), rng.choice([-1.0, 1.0], 7) * panda().limits.v_max
         plan = stop(q, v)
         ends = [capsule_distances(panda(), x).min() for x in (q, plan.at(10.0)[0])]
         if min(ends) < 0.005 or least_on(plan, q, 15).min() >= 0.0:
@@ -204,17 +212,18 @@ def test_a_pair_below_its_floor_may_separate_but_not_approach() -> None:
     """From a configuration below the floor, moving along the gradient is accepted and against it refused."""
     clearance, rng = Clearance(panda(), CONFIG), np.random.default_rng(8)
     seen = 0
-    while seen < 10:
+    for _ in range(400):
         q = random_q(rng)
         distances = clearance.measure(q)
-        if not (-0.02 < distances.min() < 0.0 and (distances < 0.05).sum() == 1):
+        if not (-0.02 < distances.min() < 0.0 and (distances < 0.015).sum() == 1):
             continue
         seen += 1
         pairs, G = all_rows(q)
         away = G[list(pairs).index(int(distances.argmin()))]
-        v = 0.3 * away / np.abs(away).max()
+        v = 0.1 * away / np.abs(away).max()
         assert clearance.stop_refusal(distances, q, stop(q, v)) == ""
         assert clearance.stop_refusal(distances, q, stop(q, -v)) != ""
+    assert seen >= 10
 
 
 # -- enclosure ------------------------------------------------------------------------------------------

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import safeguard.shield as shield_module
+from safeguard.core.enums import Authority, Cause, Mode, RecordKind
+from safeguard.modes import ModeInputs, ModeState
+from safeguard.modes.requirements import FLOORS
+from safeguard.modes.spec import read_spec
+from safeguard.modes.table import TABLES
+from safeguard.shield import Shield
+from tests.laws.lab import Lab, beyond, records
+
+Patch = pytest.MonkeyPatch
+BRIDGED = frozenset(row.cause for row in read_spec(TABLES / "monolithic.toml").causes if row.bridged)
+
+
+def check_law_7_floor(lab: Lab) -> None:
+    """Any two causes at once: the worse floor is the mode of that very tick; a bridged one costs the policy."""
+    table = lab.shield.table
+    for pair in combinations(Cause, 2):
+        state, outputs = shield_module.step(
+            table, ModeState(Mode.NOMINAL, table.empty), ModeInputs.of(pair, standstill=True)
+        )
+        owed = max((FLOORS[cause] for cause in pair if cause not in BRIDGED), default=Mode.NOMINAL)
+        assert outputs.mode == owed, f"{pair}: {outputs.mode.name}"
+        assert state.mode == owed
+        if not BRIDGED.isdisjoint(pair):
+            assert outputs.authority is not Authority.POLICY, f"{pair}: the policy keeps the body"
+
+
+def check_law_7_same_tick(lab: Lab) -> None:
+    """A tick that sees an emergency stop and a broken state is an ESTOP tick with a terminal stop."""
+    seen = lab.observe()
+    broken = replace(seen.state, q=np.full_like(seen.state.q, np.nan))
+    decision = lab.tick(replace(seen, estop=True, state=broken))
+    assert {Cause.ESTOP, Cause.STATE_INVALID} <= set(decision.causes)
+    assert decision.mode is Mode.ESTOP
+    assert decision.authority is Authority.NONE
+
+
+def check_law_7_acknowledgement(lab: Lab) -> None:
+    """From STOP up no time helps, an acknowledgement in motion does not count, one at standstill gives one step."""
+    lab.shield.stop(operator="lab", reason="test")
+    assert lab.tick().mode is Mode.STOP
+    assert np.abs(lab.v).max() > lab.filter.config.standstill_radps, "the test wants a moving arm"
+    lab.acknowledge()
+    while np.abs(lab.v).max() >= lab.filter.config.standstill_radps:
+        assert lab.tick().mode is Mode.STOP, "acknowledged in motion"
+    assert {d.mode for d in lab.run(300)} == {Mode.STOP}, "it left STOP by itself"
+    lab.acknowledge()
+    assert lab.tick().mode is Mode.HOLD
+    assert {d.mode for d in lab.run(200)} == {Mode.HOLD}, "one acknowledgement, two steps"
+    lab.acknowledge()
+    decision = lab.tick()
+    assert (decision.mode, decision.authority) == (Mode.CAUTIOUS, Authority.POLICY)
+
+
+def check_law_7_records(run: Path) -> None:
+    """A scripted operator is recorded as simulated, a person as a person."""
+    lab = Lab(audit=run).start()
+    lab.shield.acknowledge(operator="Ada", reason="I looked")
+    lab.shield.stop(operator="Ada", reason="enough")
+    lab.shield.close()
+    people = [r["body"] for r in records(run) if r["kind"] == "human"]
+    said = [(p["operator"], p["action"], p["simulated"]) for p in people]
+    assert said == [
+        ("lab", "acknowledge", True),
+        ("Ada", "acknowledge", False),
+        ("Ada", "stop", False),
+    ]
+
+
+def test_law_7_floor() -> None:
+    """The worst of any two causes wins in the same tick."""
+    check_law_7_floor(Lab())
+
+
+def test_law_7_same_tick() -> None:
+    """In the running shield too."""
+    check_law_7_same_tick(Lab(beyond).start(60))
+
+
+def test_law_7_acknowledgement() -> None:
+    """The way back takes a fresh acknowledgement at standstill, step by step."""
+    check_law_7_acknowledgement(Lab(beyond).start(60))
+
+
+def test_law_7_records(tmp_path: Path) -> None:
+    """The journal tells scripts from people."""
+    check_law_7_records(tmp_path / "run")
+
+
+# -- planted ------------------------------------------------------------------------------------------
+
+REAL = shield_module.step
+
+
+def mildest(table: Any, state: Any, inputs: Any) -> Any:
+    """The mildest of several floors wins."""
+    active = [cause for cause in Cause if inputs.causes & ModeInputs.of([cause]).causes]
+    if len(active) < 2:
+        return REAL(table, state, inputs)
+    keep = min(active, key=lambda cause: FLOORS[cause])
+    return REAL(table, state, replace(inputs, causes=ModeInputs.of([keep]).causes))
+
+
+def next_tick(table: Any, state: Any, inputs: Any) -> Any:
+    """The new mode holds from the next tick on."""
+    after, outputs = REAL(table, state, inputs)
+    return after, replace(outputs, mode=state.mode, authority=table.authority[state.mode])
+
+
+def by_itself(table: Any, state: Any, inputs: Any) -> Any:
+    """Every other tick counts as acknowledged."""
+    return REAL(table, state, replace(inputs, ack=not state.ack))
+
+
+def in_motion(table: Any, state: Any, inputs: Any) -> Any:
+    """Standstill is not asked for."""
+    if not inputs.standstill and inputs.ack and state.mode in (Mode.HOLD, Mode.STOP):
+        return REAL(table, replace(state, calm=10**6), replace(inputs, standstill=True))
+    return REAL(table, state, inputs)
+
+
+def straight_home(table: Any, state: Any, inputs: Any) -> Any:
+    """STOP is left to CAUTIOUS."""
+    after, outputs = REAL(table, state, inputs)
+    if state.mode is Mode.STOP and after.mode is Mode.HOLD:
+        after, outputs = replace(after, mode=Mode.CAUTIOUS), replace(outputs, mode=Mode.CAUTIOUS)
+    return after, outputs
+
+
+def bridge_to_policy(table: Any, state: Any, inputs: Any) -> Any:
+    """While a bridge lasts the policy keeps the body."""
+    after, outputs = REAL(table, state, inputs)
+    return after, replace(outputs, authority=table.authority[after.mode])
+
+
+@pytest.mark.parametrize(
+    ("engine", "check"),
+    [
+        (mildest, check_law_7_floor),
+        (next_tick, check_law_7_floor),
+        (bridge_to_policy, check_law_7_floor),
+        (mildest, check_law_7_same_tick),
+        (next_tick, check_law_7_same_tick),
+        (by_itself, check_law_7_acknowledgement),
+        (in_motion, check_law_7_acknowledgement),
+        (straight_home, check_law_7_acknowledgement),
+    ],
+    ids=lambda value: value.__name__,
+)
+def test_law_7_planted(
+    engine: Callable[..., Any], check: Callable[[Lab], None], monkeypatch: Patch
+) -> None:
+    """An engine that is mild, slow or forgetful is seen."""
+    lab = Lab(beyond).start(60)
+    monkeypatch.setattr(shield_module, "step", engine)
+    with pytest.raises(AssertionError):
+        check(lab)
+
+
+def test_law_7_planted_records(tmp_path: Path, monkeypatch: Patch) -> None:
+    """A script that passes for a person is seen."""
+    real = Shield.record
+
+    def record(self: Shield, kind: RecordKind, body: Any) -> None:
+        real(self, kind, {**body, "simulated": False} if kind is RecordKind.HUMAN else body)
+
+    monkeypatch.setattr(Shield, "record", record)
+    with pytest.raises(AssertionError):
+        check_law_7_records(tmp_path / "run")
