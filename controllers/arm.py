@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 from safeguard.controllers.filter import SafetyFilter
@@ -12,9 +10,11 @@ from safeguard.core.enums import FilterStatus, NominalKind, SolverStatus
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import (
     FULL_ENVELOPE,
+    BodyIdentity,
     Command,
     Envelope,
     FilterResult,
+    JointLimits,
     Margins,
     Nominal,
     RobotState,
@@ -140,10 +140,25 @@ class ArmPlatform:
         """Forget the episode; with a state, the backup is the stop from that state."""
         self.safety_filter.reset(state)
 
-    def digest(self) -> str:
-        """SHA-256 over the robot, the period and the filter's configuration."""
-        text = f"{self.robot.digest} {self.safety_filter.dt!r} {self.safety_filter.config.model_dump_json()}"
-        return hashlib.sha256(text.encode()).hexdigest()
+    def identity(self) -> BodyIdentity:
+        """The robot model with its limits and their provenance."""
+        robot, limits = self.robot, self.robot.limits
+        fields = {"lower": "q_min", "upper": "q_max", "velocity": "v_max", "torque": "tau_max", "acceleration": "a_max"}
+        provenance = {name: limits.provenance[field] for name, field in fields.items()}
+        joints = tuple(
+            JointLimits(
+                joint=joint,
+                lower=float(limits.q_min[i]),
+                upper=float(limits.q_max[i]),
+                velocity=float(limits.v_max[i]),
+                torque=float(limits.tau_max[i]),
+                acceleration=float(limits.a_max[i]),
+                provenance=provenance,
+            )
+            for i, joint in enumerate(robot.joints)
+        )
+        clearance = self.safety_filter.config.clearance.floor_m
+        return BodyIdentity(robot.name, robot.digest, robot.source, joints, clearance)
 
     def _raw_torque(self, state: RobotState, nominal: Nominal) -> Vector:
         dynamics = self.safety_filter.dynamics

@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike
 
 from safeguard.controllers.brake import StopPlan, guaranteed_deceleration
 from safeguard.controllers.checker import Checker
-from safeguard.controllers.clearance import Clearance, ClearanceRows
+from safeguard.controllers.clearance import Clearance
 from safeguard.controllers.dynamics import Dynamics
-from safeguard.controllers.qp import BIG, OsqpSolver
+from safeguard.controllers.program import TIGHTEN, Problem, Program, row_lengths
 from safeguard.controllers.viability import JointBounds, braking_point
 from safeguard.core.config import FilterConfig
 from safeguard.core.enums import FilterStatus, NominalKind, SolverStatus
@@ -38,25 +38,6 @@ from safeguard.core.types import (
     frozen_array,
     sealed,
 )
-
-_TIGHTEN = 2.0  # solver tolerances that bounds keep from the truth, so that rounding is not a violation
-_ACTIVE = 5.0  # solver tolerances within which a row counts as active
-
-
-@dataclass(slots=True)
-class _Problem:
-    """What one tick knows before it decides."""
-
-    q: Vector
-    v: Vector
-    nominal: Vector  # rad/s²
-    torque: Vector | None  # the proposed torque itself, if that was the input
-    brake: Vector
-    lower: Vector
-    upper: Vector
-    rows: ClearanceRows
-    slack: tuple[tuple[str, float], ...]
-    distances: Vector
 
 
 @dataclass(slots=True)
@@ -89,10 +70,7 @@ class SafetyFilter:
         self._dt_ns = round(dt * NS_PER_S)
         self.dynamics = Dynamics(robot)
         self._clearance = Clearance(robot, self.config.clearance)
-        slots = self.config.clearance.slots
-        self._solver = OsqpSolver(robot.n, robot.n + slots, self.config.solver)
-        self._dense = np.zeros((robot.n + slots, robot.n))
-        self._low, self._high = np.full(2 * robot.n + slots, -BIG), np.full(2 * robot.n + slots, BIG)
+        self._program = Program(robot, self.config)
         self._checker = Checker(robot.limits, robot.joints, self.a_brake, dt)
         limits, margins = robot.limits, self.config.margins
         self._bounds = JointBounds(
@@ -104,9 +82,6 @@ class SafetyFilter:
             dt,
         )
         self._tight_tau = (1.0 - self.config.margins.torque_share) * robot.limits.tau_max
-        self._row_names = [
-            f"{kind}:{joint}" for kind in ("lower", "torque", "upper", "torque") for joint in robot.joints
-        ]
         self._plan: StopPlan | None = None
         self._clock = 0
         self._standing = 0
@@ -119,7 +94,7 @@ class SafetyFilter:
     def reset(self, state: RobotState | None = None) -> None:
         """Forget everything; with a state, the stored stop is the one from that state."""
         self._plan, self._clock, self._standing = None, 0, 0
-        self._solver.reset()
+        self._program.reset()
         if state is not None:
             self._plan = StopPlan(state.q, state.v, self.a_brake, state.t)
             self._clock = state.t
@@ -192,7 +167,7 @@ class SafetyFilter:
 
     # -- posing the problem ---------------------------------------------------------------------------
 
-    def _pose(self, state: RobotState, nominal: Nominal, envelope: Envelope) -> _Problem | None:
+    def _pose(self, state: RobotState, nominal: Nominal, envelope: Envelope) -> Problem | None:
         """Everything the tick needs; None if the proposal is not usable."""
         torque, wanted = self._wanted(state, nominal)
         if wanted is None:
@@ -206,7 +181,7 @@ class SafetyFilter:
             (f"clearance:{self._clearance.names[rows.pairs[k]]}", float(rows.slack[k]))
             for k in np.flatnonzero(rows.slack > self.config.slack_tolerance_m)
         )
-        return _Problem(q, v, wanted, torque, brake, lower, upper, rows, slack, distances)
+        return Problem(q, v, wanted, torque, brake, lower, upper, rows, slack, distances)
 
     def _wanted(self, state: RobotState, nominal: Nominal) -> tuple[Vector | None, Vector | None]:
         """(proposed torque or None, wanted acceleration or None if unusable)."""
@@ -229,12 +204,12 @@ class SafetyFilter:
 
     # -- candidates -----------------------------------------------------------------------------------
 
-    def _motion(self, problem: _Problem, a: Vector, tau: Vector, now: int) -> _Motion:
+    def _motion(self, problem: Problem, a: Vector, tau: Vector, now: int) -> _Motion:
         v_next = problem.v + a * self.dt
         q_next = problem.q + 0.5 * (problem.v + v_next) * self.dt
         return _Motion(a, tau, StopPlan(sealed(q_next), sealed(v_next), self.a_brake, now + self._dt_ns))
 
-    def _admissible(self, problem: _Problem, now: int) -> _Motion | None:
+    def _admissible(self, problem: Problem, now: int) -> _Motion | None:
         """The proposal as it is, if it already satisfies every row and the checker."""
         a = problem.nominal
         if not ((problem.lower <= a).all() and (a <= problem.upper).all()):
@@ -245,36 +220,12 @@ class SafetyFilter:
         motion = self._motion(problem, a, tau, now)
         return None if self._motion_refusal(problem, motion) else motion
 
-    def _solve(self, problem: _Problem) -> tuple[Vector, SolverStatus, int]:
-        """The QP on bounds tightened by the solver's tolerance but never past the braking point."""
-        n, tight = self.robot.n, _TIGHTEN * self.config.solver.eps_abs
-        k = len(problem.rows.pairs)
-        low, high, dense = self._low, self._high, self._dense
-        low[:n] = np.minimum(problem.lower + tight, problem.brake)
-        high[:n] = np.maximum(problem.upper - tight, problem.brake)
-        # Torque rows in rad/s²: divided by the joint's own inertia.
-        inertia = np.diagonal(self.dynamics.M)
-        dense[:n] = self.dynamics.M / inertia[:, None]
-        at_brake = dense[:n] @ problem.brake
-        room_low = (-self._tight_tau - self.dynamics.h) / inertia + tight
-        room_high = (self._tight_tau - self.dynamics.h) / inertia - tight
-        low[n : 2 * n] = np.minimum(room_low, at_brake)
-        high[n : 2 * n] = np.maximum(room_high, at_brake)
-        # Clearance rows likewise: unit rows.
-        dense[n:] = 0.0
-        low[2 * n :] = -BIG
-        if k:
-            norm = _norms(problem.rows.C)
-            dense[n : n + k] = problem.rows.C / norm[:, None]
-            at_brake = dense[n : n + k] @ problem.brake
-            low[2 * n : 2 * n + k] = np.minimum(problem.rows.bound / norm + tight, at_brake)
-        start = np.minimum(np.maximum(problem.nominal, low[:n]), high[:n])
-        wanted = np.clip(problem.nominal, -BIG, BIG)
-        return self._solver.solve(wanted, dense, low, high, start)
+    def _solve(self, problem: Problem) -> tuple[Vector, SolverStatus, int]:
+        return self._program.solve(problem, self.dynamics)
 
     # -- checks ---------------------------------------------------------------------------------------
 
-    def _motion_refusal(self, problem: _Problem, motion: _Motion) -> str:
+    def _motion_refusal(self, problem: Problem, motion: _Motion) -> str:
         """The checker's view of this tick: torque, limits, the dynamics themselves and the clearance rows."""
         refusal = self._checker.torque_refusal(motion.tau)
         refusal = refusal or self._checker.motion_refusal(problem.q, problem.v, motion.a)
@@ -284,13 +235,13 @@ class SafetyFilter:
         if not residual < 1e-6:
             return f"torque and acceleration differ by {residual:.2e} N·m"
         rows = problem.rows
-        short = rows.bound - rows.C @ motion.a - _TIGHTEN * self.config.solver.eps_abs * _norms(rows.C)
+        short = rows.bound - rows.C @ motion.a - TIGHTEN * self.config.solver.eps_abs * row_lengths(rows.C)
         if len(short) and short.max() > 0.0:
             pair = self._clearance.names[int(rows.pairs[int(short.argmax())])]
             return f"{pair}: clearance row short by {short.max():.2e} m"
         return ""
 
-    def _stop_refusal(self, problem: _Problem, motion: _Motion) -> str:
+    def _stop_refusal(self, problem: Problem, motion: _Motion) -> str:
         """Why the stop from the next state is not a backup: its torques or its clearance."""
         q, v, a = motion.plan.samples(self.config.brake.path_samples)
         torques = self.dynamics.torques_along(q, v, a)
@@ -302,7 +253,7 @@ class SafetyFilter:
     def _commit(
         self,
         state: RobotState,
-        problem: _Problem,
+        problem: Problem,
         motion: _Motion,
         status: FilterStatus,
         solver: SolverStatus,
@@ -318,7 +269,7 @@ class SafetyFilter:
             solver=solver,
             source="qp" if corrected else "proposal",
             slack=problem.slack,
-            active=self._active(problem, motion.a) if corrected else (),
+            active=self._program.active(problem, motion.a) if corrected else (),
             margins=self._margins(motion.plan.q0, motion.plan.v0, motion.tau, problem.distances),
             effort=self._effort(motion.a - problem.nominal) if corrected else 0.0,
             iterations=iterations,
@@ -332,7 +283,7 @@ class SafetyFilter:
         solver: SolverStatus,
         iterations: int,
         refusal: str,
-        problem: _Problem | None = None,
+        problem: Problem | None = None,
     ) -> FilterResult:
         """One tick of the stored stop; the dynamics are already at ``state``."""
         plan = self._plan
@@ -414,16 +365,6 @@ class SafetyFilter:
             nearest=self._clearance.names[nearest],
         )
 
-    def _active(self, problem: _Problem, a: Vector) -> tuple[str, ...]:
-        """Names of the rows of the last solve that bind at ``a``."""
-        tol, joints = _ACTIVE * self.config.solver.eps_abs, 2 * self.robot.n
-        value = np.concatenate((a, self._dense @ a))
-        low, high = value - self._low < tol, self._high - value < tol
-        names = [self._row_names[k] for k in np.flatnonzero(np.concatenate((low[:joints], high[:joints])))]
-        near = np.flatnonzero(low[joints:])
-        names += [f"clearance:{self._clearance.names[pair]}" for pair in problem.rows.pairs[near]]
-        return tuple(names)
-
     def _is_stuck(self, state: RobotState, nominal: Vector, status: FilterStatus) -> bool:
         """Standing for a while although the proposal wants to move."""
         still = bool(np.abs(state.v).max() < self.config.standstill_radps)
@@ -431,9 +372,3 @@ class SafetyFilter:
         held = still and wants and status is not FilterStatus.ADMISSIBLE
         self._standing = self._standing + 1 if held else 0
         return self._standing * self.dt >= self.config.stuck_s
-
-
-def _norms(rows: Vector) -> Vector:
-    """Length of every row, never zero, shape (k,)."""
-    squares: Vector = np.einsum("ij,ij->i", rows, rows)
-    return np.maximum(np.sqrt(squares), 1e-12)

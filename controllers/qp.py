@@ -3,12 +3,12 @@
     minimise ½ ‖x − x_nom‖²   subject to   l ≤ [I; D] x ≤ u
 
 Fixed sparsity (identity on top, a dense block below), updated in place through preallocated buffers.
-OSQP's traps and what is done about each (numbers as in docs/decisions/0004-osqp-wrapper.md):
-updates that fail silently → return codes and our own checks; NaN poisoning → non-finite data is refused, and
-after any failure the multipliers start from zero; history dependence → every solve starts from the given point,
-the configured rho and the multipliers of the last success, and ``reset`` forgets those, so that an episode
-replays bit for bit; an infeasible x that looks finite → only status ``solved`` counts; loose tolerances → eps_rel = 0, rows of equal unit, bounds
-tightened by the caller; refactorisation jitter → no scaling, large finite bounds instead of infinities.
+OSQP's traps and what is done about each (docs/decisions/0004-osqp-wrapper.md):
+updates that fail silently → return codes and our own checks; NaN poisoning → non-finite data is refused, and after
+any failure the multipliers start from zero; history dependence → every solve starts from the given point, the
+configured rho and the multipliers of the last success, and ``reset`` forgets those, so that an episode replays bit
+for bit; an infeasible x that looks finite → only status ``solved`` counts; loose tolerances → eps_rel = 0, rows of
+equal unit, bounds tightened by the caller; refactorisation jitter → no scaling, large finite bounds, not infinities.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeGuard
@@ -106,7 +105,6 @@ class Shield:
         self.platform: Platform = (
             ArmPlatform(body, period, self.config.filter) if isinstance(body, RobotModel) else body
         )
-        self._robot = body if isinstance(body, RobotModel) else None
         self.port: PolicyPort = policy if _is_port(policy) else InlinePort(as_policy(policy))
         self._controller = controller_for(self.port.spec, self.platform.joints, self.config.policy.tracking_omega_radps)
         self.table = load_table(strategy, period)
@@ -366,12 +364,9 @@ class Shield:
 
     def run_open(self, *, simulated: bool = True) -> dict[str, Json]:
         """Everything a reviewer or a replay must know before the first decision."""
-        robot = self._robot
-        identity: dict[str, Json] = {"name": "platform", "digest": self.platform.digest(), "source": None}
-        if robot is not None:
-            identity = {"name": robot.name, "digest": robot.digest, "source": jsonable(robot.source)}
+        body = self.platform.identity()
         return run_open_body(
-            robot=identity,
+            robot={"name": body.name, "digest": body.digest, "source": jsonable(body.source)},
             config={
                 "shield": self.config.model_dump(mode="json"),
                 "strategy": self.strategy,
@@ -385,7 +380,7 @@ class Shield:
                 "policy": getattr(self.port, "digest", None),
                 "calibration": self._calibrations[0].digest if self._calibrations else None,
             },
-            limits=None if robot is None else _limits(robot, self.config.filter.clearance.floor_m),
+            limits={"joints": jsonable(body.limits), "clearance": body.clearance},
         )
 
     def _record_decision(
@@ -449,29 +444,6 @@ def _own_failures(previous: Decision | None, journal: Journal | None, stop_reaso
 
 def _verdict(monitor: str, cause: Cause, detail: str, level: Level = Level.STOP) -> Verdict:
     return Verdict(monitor, level, _NAN, _NAN, None, cause, detail)
-
-
-def _limits(robot: RobotModel, clearance: float) -> dict[str, Json]:
-    limits = robot.limits
-    joints: list[Json] = [
-        {
-            "joint": joint,
-            "lower": float(limits.q_min[i]),
-            "upper": float(limits.q_max[i]),
-            "velocity": float(limits.v_max[i]),
-            "torque": float(limits.tau_max[i]),
-            "acceleration": float(limits.a_max[i]),
-            "provenance": {
-                "lower": limits.provenance["q_min"],
-                "upper": limits.provenance["q_max"],
-                "velocity": limits.provenance["v_max"],
-                "torque": limits.provenance["tau_max"],
-                "acceleration": limits.provenance["a_max"],
-            },
-        }
-        for i, joint in enumerate(robot.joints)
-    ]
-    return {"joints": joints, "clearance": clearance}
 
 
 def _timings(watch: list[int], recording: int) -> Timings:

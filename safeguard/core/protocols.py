@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from safeguard.core.types import (
     ActionSpec,
+    BodyIdentity,
     Command,
     Envelope,
     Evidence,
@@ -146,6 +147,6 @@ class Platform(Protocol):
         """Forget the episode; with a state, its standing backup is the hold at that state."""
         ...
 
-    def digest(self) -> str:
-        """SHA-256 of everything of the body that affects a decision."""
+    def identity(self) -> BodyIdentity:
+        """What records say about the body."""
         ...

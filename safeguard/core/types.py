@@ -245,6 +245,38 @@ class TerminalStop:
     seq: int
 
 
+@dataclass(frozen=True, slots=True)
+class JointLimits:
+    """Limits of one joint as records show them; ``provenance`` says where each figure comes from."""
+
+    joint: str
+    lower: float
+    upper: float
+    velocity: float
+    torque: float
+    acceleration: float
+    provenance: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BodyIdentity:
+    """What a record says about a body.
+
+    Attributes:
+        name: of the robot or vehicle.
+        digest: SHA-256 of everything of its model that affects a decision.
+        source: how to build the model again, JSON-able; None if that is not possible.
+        limits: of every joint.
+        clearance: smallest self-collision distance that stops keep, m, or None.
+    """
+
+    name: str
+    digest: str
+    source: Mapping[str, object] | None
+    limits: tuple[JointLimits, ...]
+    clearance: float | None = None
+
+
 Command = TorqueCommand | PositionCommand | VelocityCommand | PDCommand | TerminalStop
 
 

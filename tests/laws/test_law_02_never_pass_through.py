@@ -111,7 +111,7 @@ def test_law_2_out_of_iterations() -> None:
     """A solver that really runs out of iterations is answered by the tracking law."""
     filt, state = warm()
     solver = FAST.solver.model_copy(update={"max_iter": 10, "eps_abs": 1e-12})
-    filt._solver = OsqpSolver(panda().n, panda().n + FAST.clearance.slots, solver)
+    filt._program.solver = OsqpSolver(panda().n, panda().n + FAST.clearance.slots, solver)
     proposal = 1e3 * np.cos(3.0 * np.arange(panda().n))
     result = check_law_2(filt, state, proposal)
     assert result.solver is SolverStatus.UNSOLVED

@@ -158,9 +158,7 @@ def bridge_to_policy(table: Any, state: Any, inputs: Any) -> Any:
     ],
     ids=lambda value: value.__name__,
 )
-def test_law_7_planted(
-    engine: Callable[..., Any], check: Callable[[Lab], None], monkeypatch: Patch
-) -> None:
+def test_law_7_planted(engine: Callable[..., Any], check: Callable[[Lab], None], monkeypatch: Patch) -> None:
     """An engine that is mild, slow or forgetful is seen."""
     lab = Lab(beyond).start(60)
     monkeypatch.setattr(shield_module, "step", engine)

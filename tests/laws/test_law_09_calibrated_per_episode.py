@@ -126,9 +126,7 @@ def other_rate(name: str, maxima: Any, alpha: float, *, horizon_ticks: int) -> C
     return calibrate(name, maxima, alpha / 2, horizon_ticks=horizon_ticks)
 
 
-@pytest.mark.parametrize(
-    "make", [by_tick, interpolated, floored, other_rate], ids=lambda make: make.__name__
-)
+@pytest.mark.parametrize("make", [by_tick, interpolated, floored, other_rate], ids=lambda make: make.__name__)
 def test_law_9_planted_rank(make: Maker) -> None:
     """Ticks for episodes, interpolation, rounding and another rate are seen."""
     with pytest.raises(AssertionError):
@@ -149,9 +147,7 @@ def test_law_9_planted_generous() -> None:
 @pytest.mark.parametrize(
     ("calibrations", "horizon"), [((artefact(8),), 0), ((artefact(60, 120),), 120)], ids=["too few", "horizon"]
 )
-def test_law_9_planted_uncalibrated(
-    calibrations: tuple[Calibration, ...], horizon: int, monkeypatch: Patch
-) -> None:
+def test_law_9_planted_uncalibrated(calibrations: tuple[Calibration, ...], horizon: int, monkeypatch: Patch) -> None:
     """A monitor that calls itself OK without a threshold is seen."""
     monkeypatch.setattr(CalibratedMonitor, "verdict", lambda self, _: Verdict(MONITOR, Level.OK, 0.0, 1.0, 1.0))
     with pytest.raises(AssertionError):

@@ -151,12 +151,8 @@ def another_command(patch: Patch) -> None:
     patch.setattr(Shield, "_record_decision", record)
 
 
-@pytest.mark.parametrize(
-    "plant", [skipped, buffered, twice, another_command], ids=lambda plant: plant.__name__
-)
-def test_law_10_planted_written(
-    plant: Callable[[Patch], None], tmp_path: Path, monkeypatch: Patch
-) -> None:
+@pytest.mark.parametrize("plant", [skipped, buffered, twice, another_command], ids=lambda plant: plant.__name__)
+def test_law_10_planted_written(plant: Callable[[Patch], None], tmp_path: Path, monkeypatch: Patch) -> None:
     """A record that is missing, late, double or not of the released command is seen."""
     plant(monkeypatch)
     with pytest.raises(AssertionError):

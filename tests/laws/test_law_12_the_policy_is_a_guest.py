@@ -135,7 +135,9 @@ def check_law_12_boundaries(modules: dict[str, str]) -> None:
     assert len(modules) > 50
     for path, text in modules.items():
         for node in ast.walk(ast.parse(text)):
-            bad = [name for name in named(node) if name.split(".")[0] in PICKLES or {name, name.split(".")[0]} & SOCKETS]
+            bad = [
+                name for name in named(node) if name.split(".")[0] in PICKLES or {name, name.split(".")[0]} & SOCKETS
+            ]
             assert not bad, f"{path}:{getattr(node, 'lineno', 0)} imports {bad[0]}"
             assert not loads_pickle(node), f"{path}:{getattr(node, 'lineno', 0)} may unpickle"
 

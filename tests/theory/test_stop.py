@@ -60,8 +60,8 @@ def test_the_fed_forward_acceleration_leads_from_one_reference_speed_to_the_next
 
 
 @given(seed=SEEDS, count=st.integers(2, 30))
-def test_samples_of_a_stop_lie_on_it_and_the_last_is_the_hold(seed: int, count: int) -> None:
-    """``samples`` equals ``at`` at evenly spread times; its accelerations brake until rest, then vanish."""
+def test_samples_of_a_stop_lie_on_it(seed: int, count: int) -> None:
+    """``samples`` equals ``at`` at evenly spread times; its accelerations brake until rest."""
     plan = random_plan(seed)
     q, v, a = plan.samples(count)
     t = np.linspace(0.0, float(plan.durations.max()), count)
@@ -70,6 +70,14 @@ def test_samples_of_a_stop_lie_on_it_and_the_last_is_the_hold(seed: int, count: 
     np.testing.assert_allclose(v, expected_v, atol=1e-12)
     moving = np.abs(v) > 1e-9
     np.testing.assert_allclose(a[moving], (-np.sign(plan.v0) * plan.a_brake * np.ones((count, 1)))[moving])
+    np.testing.assert_allclose(v[-1], 0.0, atol=1e-12)
+
+
+@given(seed=SEEDS, count=st.integers(2, 30))
+def test_the_last_sample_of_a_stop_is_the_hold(seed: int, count: int) -> None:
+    """At rest without acceleration, so that the torque of the indefinite hold is verified too (law 3)."""
+    q, v, a = random_plan(seed).samples(count)
+    np.testing.assert_allclose(q[-1], random_plan(seed).at(1e6)[0], atol=1e-12)
     np.testing.assert_allclose(v[-1], 0.0, atol=1e-12)
     np.testing.assert_array_equal(a[-1], 0.0)
 

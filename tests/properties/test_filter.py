@@ -1,0 +1,212 @@
+"""What holds for the safety filter whatever it is fed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from safeguard.controllers.filter import SafetyFilter
+from safeguard.core.enums import FilterStatus, NominalKind, SolverStatus
+from safeguard.core.types import Envelope, FilterResult, Nominal, RobotState, Vector
+from tests.unit.controllers_support import DT_NS, capsule_distances, panda, quick_filter, random_q
+
+LIMITS = panda().limits
+FILTER = quick_filter()
+OTHER = quick_filter()
+SEEDS = st.integers(0, 2**32 - 1)
+KINDS = st.sampled_from(list(NominalKind))
+SCALE = {
+    NominalKind.TORQUE: LIMITS.tau_max,
+    NominalKind.ACCELERATION: LIMITS.a_max,
+    NominalKind.VELOCITY: LIMITS.v_max,
+    NominalKind.POSITION: np.ones(7),
+}
+NUMBERS = st.one_of(
+    st.floats(-3.0, 3.0), st.floats(-1e6, 1e6), st.sampled_from([0.0, -0.0, 1e12, -1e100, np.inf, -np.inf, np.nan, 5e-324])
+)
+SHAPES = st.sampled_from([(), (0,), (1,), (6,), (8,), (7, 1), (1, 7), (7, 7)])
+
+
+def state_of(seed: int, speed: float) -> RobotState:
+    """A state within the limits of position and speed; now and then on one, or in self-collision."""
+    rng = np.random.default_rng(seed)
+    q = random_q(rng)
+    on_edge = rng.random(7) < 0.1
+    q = np.where(on_edge, np.where(rng.random(7) < 0.5, LIMITS.q_min, LIMITS.q_max), q)
+    return RobotState(q, speed * rng.uniform(-1.0, 1.0, 7) * LIMITS.v_max, 0)
+
+
+def nominal_of(kind: NominalKind, value: Vector) -> Nominal:
+    """A proposal; positions come with gains."""
+    gains = (np.full(7, 200.0), np.full(7, 20.0)) if kind is NominalKind.POSITION else (None, None)
+    return Nominal(kind, value, *gains)
+
+
+def assert_sound(result: FilterResult) -> None:
+    """Finite, within the torque limits, read-only, and labelled consistently."""
+    assert result.torque.shape == (7,)
+    assert np.isfinite(result.torque).all()
+    assert (np.abs(result.torque) <= LIMITS.tau_max).all()
+    assert not result.torque.flags.writeable
+    source = {
+        FilterStatus.ADMISSIBLE: "proposal",
+        FilterStatus.CORRECTED: "qp",
+        FilterStatus.BACKUP: "backup",
+        FilterStatus.REFUSED: "terminal_stop",
+    }
+    assert result.source == source[result.status]
+    if result.status is FilterStatus.CORRECTED:
+        assert result.solver is SolverStatus.SOLVED
+    if result.status is FilterStatus.ADMISSIBLE:
+        assert result.solver is SolverStatus.SKIPPED
+        assert result.effort == 0.0
+
+
+def same(a: FilterResult, b: FilterResult) -> bool:
+    """Equal in every bit that a decision or a record holds."""
+    return a.torque.tobytes() == b.torque.tobytes() and a.acceleration.tobytes() == b.acceleration.tobytes() and repr(
+        a
+    ) == repr(b)
+
+
+@settings(max_examples=150)
+@given(kind=KINDS, numbers=st.lists(NUMBERS, min_size=7, max_size=7), seed=SEEDS, speed=st.floats(0.0, 1.0))
+def test_any_proposal_from_any_allowed_state_gives_a_torque_within_limits(
+    kind: NominalKind, numbers: list[float], seed: int, speed: float
+) -> None:
+    """Huge, tiny, infinite and NaN proposals of every kind: finite torques within limits, and no exception."""
+    state = state_of(seed, speed)
+    FILTER.reset(state)
+    result = FILTER.apply(state, nominal_of(kind, np.array(numbers) * SCALE[kind]))
+    assert_sound(result)
+    if not np.isfinite(numbers).all():
+        assert result.status in (FilterStatus.BACKUP, FilterStatus.REFUSED)
+        assert result.solver is SolverStatus.REJECTED
+
+
+@settings(max_examples=40)
+@given(kind=KINDS, shape=SHAPES, seed=SEEDS)
+def test_a_proposal_of_the_wrong_shape_is_answered_by_the_backup(
+    kind: NominalKind, shape: tuple[int, ...], seed: int
+) -> None:
+    """Scalars, short, long and two-dimensional arrays are never broadcast into a motion (law 5)."""
+    state = state_of(seed, 0.3)
+    FILTER.reset(state)
+    result = FILTER.apply(state, nominal_of(kind, np.full(shape, 0.1)))
+    assert_sound(result)
+    assert result.status in (FilterStatus.BACKUP, FilterStatus.REFUSED)
+
+
+@pytest.mark.parametrize("size", [1e160, 1e300, 1.7e308])
+@pytest.mark.parametrize("kind", list(NominalKind))
+def test_proposals_near_the_largest_float_neither_raise_nor_leave_nan(kind: NominalKind, size: float) -> None:
+    """Where squares and products overflow, the answer is still sound and its effort is a number."""
+    state = RobotState(panda().home, np.zeros(7), 0)
+    FILTER.reset(state)
+    result = FILTER.apply(state, nominal_of(kind, np.full(7, size)))
+    assert_sound(result)
+    assert not np.isnan(result.effort)
+
+
+@pytest.mark.parametrize("gain", [np.zeros(3), np.zeros((7, 7)), np.zeros(0), np.full(7, np.nan), np.full(7, np.inf)])
+@pytest.mark.parametrize("which", ["kp", "kd"])
+def test_bad_gains_are_answered_by_the_backup(which: str, gain: Vector) -> None:
+    """Gains come with the proposal: misshapen or non-finite ones are an alarm, not an exception."""
+    state = RobotState(panda().home, np.zeros(7), 0)
+    FILTER.reset(state)
+    gains: dict[str, Any] = {"kp": np.full(7, 100.0), "kd": np.full(7, 10.0), which: gain}
+    result = FILTER.apply(state, Nominal(NominalKind.POSITION, panda().home, **gains))
+    assert_sound(result)
+    assert result.status is FilterStatus.BACKUP
+
+
+@settings(max_examples=80)
+@given(seed=SEEDS, speed=st.floats(0.0, 0.5), size=st.floats(0.0, 0.6))
+def test_an_admissible_torque_comes_out_bit_identical_and_stays_admissible(
+    seed: int, speed: float, size: float
+) -> None:
+    """Same bytes out as in; and filtering that output again at the same state gives it again."""
+    state = state_of(seed, speed)
+    assume(capsule_distances(panda(), state.q).min() > 0.01)
+    FILTER.dynamics.update(state.q, state.v)
+    rng = np.random.default_rng(seed)
+    tau = FILTER.dynamics.torque(size * rng.uniform(-1.0, 1.0, 7) * LIMITS.a_max)
+    FILTER.reset(state)
+    result = FILTER(state, torque=tau)
+    assume(result.status is FilterStatus.ADMISSIBLE)
+    assert np.array_equal(result.torque, tau)
+    assert result.torque.tobytes() == tau.tobytes()
+    again = FILTER(state, torque=result.torque)
+    assert again.status is FilterStatus.ADMISSIBLE
+    assert again.torque.tobytes() == tau.tobytes()
+
+
+def test_many_proposals_are_admissible() -> None:
+    """The test above is not empty: over half of gentle proposals from clear states pass unchanged."""
+    rng, passed = np.random.default_rng(1), 0
+    for k in range(100):
+        state = RobotState(panda().home + 0.1 * rng.normal(size=7), 0.2 * rng.normal(size=7), k * DT_NS)
+        FILTER.reset(state)
+        passed += FILTER(state, acceleration=0.3 * rng.normal(size=7)).status is FilterStatus.ADMISSIBLE
+    assert passed > 50
+
+
+@settings(max_examples=60)
+@given(seed=SEEDS, speed=st.floats(0.0, 0.8), size=st.floats(0.0, 4.0))
+def test_a_corrected_motion_is_a_fixed_point(seed: int, speed: float, size: float) -> None:
+    """Filtering the QP's answer again moves it by less than 0.05 rad/s²: the filter is a projection."""
+    state = state_of(seed, speed)
+    rng = np.random.default_rng(seed)
+    FILTER.reset(state)
+    result = FILTER(state, acceleration=size * rng.normal(size=7) * LIMITS.a_max)
+    assume(result.status is FilterStatus.CORRECTED)
+    again = FILTER(state, acceleration=result.acceleration)
+    assert again.status in (FilterStatus.ADMISSIBLE, FilterStatus.CORRECTED)
+    assert np.abs(again.acceleration - result.acceleration).max() < 0.05
+
+
+@settings(max_examples=60)
+@given(seed=SEEDS, speed=st.floats(0.0, 1.0), kind=KINDS, size=st.floats(0.0, 5.0))
+def test_equal_inputs_since_a_reset_give_equal_bits(seed: int, speed: float, kind: NominalKind, size: float) -> None:
+    """Two filters, one with an unrelated past, agree in every bit over several ticks after ``reset``."""
+    rng = np.random.default_rng(seed + 1)
+    for k in range(3):
+        past = state_of(seed + k, 0.5)
+        OTHER.apply(past, nominal_of(kind, rng.normal(size=7) * 5.0 * SCALE[kind]))
+    state = state_of(seed, speed)
+    FILTER.reset(state)
+    OTHER.reset(state)
+    for k in range(4):
+        tick = RobotState(state.q, state.v, k * DT_NS)
+        value = size * rng.normal(size=7) * SCALE[kind]
+        if k == 2:
+            value[0] = np.nan
+        assert same(FILTER.apply(tick, nominal_of(kind, value)), OTHER.apply(tick, nominal_of(kind, value)))
+
+
+@settings(max_examples=60)
+@given(seed=SEEDS, speed=st.floats(0.0, 0.9), share=st.floats(0.05, 1.0), size=st.floats(0.0, 5.0))
+def test_an_envelope_restricts_proposals_but_never_braking(seed: int, speed: float, share: float, size: float) -> None:
+    """Accelerations exceed the envelope's share only where braking does; a joint above its speed slows down."""
+    state = state_of(seed, speed)
+    rng = np.random.default_rng(seed)
+    FILTER.reset(state)
+    wanted = size * rng.normal(size=7) * LIMITS.a_max
+    result = FILTER(state, acceleration=wanted, envelope=Envelope(velocity=share, acceleration=share))
+    assume(result.status in (FilterStatus.ADMISSIBLE, FilterStatus.CORRECTED))
+    a, v = result.acceleration, state.v
+    speeding_up = a * np.sign(v) > 0.0
+    assert (np.abs(a)[speeding_up] <= share * LIMITS.a_max[speeding_up] + 0.01).all()
+    after = np.abs(v + a * FILTER.dt)
+    over = after > share * LIMITS.v_max + 1e-4
+    braked = np.abs(v) - np.minimum(FILTER.a_brake, share * LIMITS.a_max) * FILTER.dt
+    assert (after[over] <= np.maximum(np.abs(v) - np.minimum(braked, 0.0), np.abs(v))[over] + 1e-6).all()
+
+
+def filters() -> list[SafetyFilter]:
+    """Both, for tests that change one of them."""
+    return [FILTER, OTHER]
