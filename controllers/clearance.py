@@ -63,15 +63,15 @@ class Clearance:
         """Signed distances at ``q`` of all kept pairs, shape (pairs,), m; negative in penetration."""
         return self._distances_at(q, self._results)
 
-    def rows(self, distances: Vector, J: Vector, v: Vector, a_brake: Vector, brake: Vector, dt: float) -> ClearanceRows:
+    def rows(self, distances: Vector, J: Vector, v: Vector, a_plan: Vector, brake: Vector, dt: float) -> ClearanceRows:
         """Rows at the last measured configuration.
 
-        To first order a stop from velocity v leaves of a distance d with gradient G
+        To first order a stop from velocity v with the planned deceleration a_p leaves of a distance d with gradient G
 
-            s(d, v) = d + Σ_j G_j v_j |v_j| / (2 a_b,j).
+            s(d, v) = d + Σ_j G_j v_j |v_j| / (2 a_p,j).
 
         After a period with acceleration a this is s + C a + (terms that braking cancels), with
-        C_j = G_j (dt²/2 + |v_j| dt / a_b,j), and it must not fall faster than the excess over d_row decays:
+        C_j = G_j (dt²/2 + |v_j| dt / a_p,j), and it must not fall faster than the excess over d_row decays:
         s' ≥ s − (dt/τ) (s − d_row). Full braking keeps s, so it satisfies the row whenever s ≥ d_row; otherwise the
         bound is relaxed to what full braking gives.
 
@@ -79,11 +79,11 @@ class Clearance:
         witness point p, G = [n; p × n]ᵀ J, taken over the joints that move only one of the two.
         """
         config = self._config
-        near = self._binding(distances, v, a_brake, dt)
+        near = self._binding(distances, v, a_plan, dt)
         if len(near) == 0:
             return self._no_rows
         G = (self._wrenches(near) @ J) * self._collision.between[near]
-        speed = np.abs(v) / a_brake
+        speed = np.abs(v) / a_plan
         left = distances[near] + 0.5 * (G @ (v * speed))
         if len(near) > config.slots:
             chosen = np.sort(np.argsort(left, kind="stable")[: config.slots])  # pairs keep their order of rows
@@ -95,11 +95,11 @@ class Clearance:
         relaxed = np.minimum(bound, C @ brake)
         return ClearanceRows(near, C, relaxed, bound - relaxed)
 
-    def _binding(self, distances: Vector, v: Vector, a_brake: Vector, dt: float) -> Indices:
+    def _binding(self, distances: Vector, v: Vector, a_plan: Vector, dt: float) -> Indices:
         """The pairs that a stop after this period could bring into the zone of a row; the nearest if many."""
         config = self._config
         v_most = np.abs(v) + self._a_max * dt
-        left = distances - self._collision.reach @ (v_most * (v_most / (2.0 * a_brake) + dt))
+        left = distances - self._collision.reach @ (v_most * (v_most / (2.0 * a_plan) + dt))
         near = np.flatnonzero(left < config.floor_m + config.buffer_m + config.zone_m)
         if len(near) > _CANDIDATES * config.slots:
             near = np.sort(near[np.argsort(distances[near], kind="stable")[: _CANDIDATES * config.slots]])

@@ -30,7 +30,8 @@ class DirectControl:
         kind = _KINDS.get((spec.reference, spec.unit))
         if kind is None:
             raise SpecError(
-                f"DirectControl takes velocities in rad/s or torques in N.m, got {spec.reference} in {spec.unit!r}"
+                f"no controller for {spec.reference.value} actions in {spec.unit!r}; there are some for absolute "
+                "positions in rad, velocities in rad/s and torques in N.m"
             )
         self._kind, self._columns = kind, columns(spec, joints)
         self._row_ns = NS_PER_S / spec.rate_hz

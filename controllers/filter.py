@@ -6,7 +6,8 @@
         C a ≥ b                                          self-collision of the nearest pairs (clearance.py)
 
 The braking point comes first: it is where every bound is relaxed to (so the program always has a solution)
-and what is left if anything after it fails. The relaxation is reported as slack; torque is never relaxed.
+and what is left if anything after it fails. The relaxation of a clearance row is reported as slack. Torque is
+never soft: whatever the program does, the checker refuses a torque beyond τ_max.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from safeguard.core.types import (
     frozen_array,
     sealed,
 )
+
+_WANTS = 0.05  # share of the acceleration limits; a proposal of less does not ask for motion
 
 
 @dataclass(slots=True)
@@ -356,19 +359,19 @@ class SafetyFilter:
 
     def _margins(self, q: Vector, v: Vector, tau: Vector, distances: Vector) -> Margins:
         limits = self.robot.limits
-        nearest = int(distances.argmin())
+        nearest = int(distances.argmin()) if len(distances) else -1
         return Margins(
             position=float(np.minimum(q - limits.q_min, limits.q_max - q).min()),
             velocity=float((limits.v_max - np.abs(v)).min()),
             torque=float((limits.tau_max - np.abs(tau)).min()),
-            clearance=float(distances[nearest]),
-            nearest=self._clearance.names[nearest],
+            clearance=float(distances[nearest]) if nearest >= 0 else float("inf"),
+            nearest=self._clearance.names[nearest] if nearest >= 0 else "",
         )
 
     def _is_stuck(self, state: RobotState, nominal: Vector, status: FilterStatus) -> bool:
         """Standing for a while although the proposal wants to move."""
         still = bool(np.abs(state.v).max() < self.config.standstill_radps)
-        wants = self._effort(nominal) > self.config.standstill_radps
+        wants = self._effort(nominal) > _WANTS
         held = still and wants and status is not FilterStatus.ADMISSIBLE
         self._standing = self._standing + 1 if held else 0
         return self._standing * self.dt >= self.config.stuck_s

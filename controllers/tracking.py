@@ -48,12 +48,12 @@ class ChunkTracking:
         """Reference position (rad) and velocity (rad/s) at ``now``, each of shape (n,).
 
         Before the first row the reference heads for it with the slope between the first two rows; after
-        the last row it rests there.
+        the last row it rests there, and a chunk of one row is that row.
         """
         rows = proposal.actions
         x = (now - proposal.t_obs) / self._row_ns - 1.0
         last = len(rows) - 1
-        if x >= last:
+        if x >= last or last == 0:
             return rows[last][self._columns], np.zeros(len(self._columns))
         k = max(int(x), 0)
         step = rows[k + 1] - rows[k]

@@ -43,7 +43,8 @@ def main() -> None:
             a = decision.filter.acceleration
             q, v = q + v * PERIOD + a * PERIOD**2 / 2, v + a * PERIOD
             if tick in (250, 750, 1500):
-                print(f"{now * 1e-9:.1f} s: {decision.mode.name}, {decision.filter.status.value}, {abs(v[0]):.2f} rad/s")
+                how = f"{decision.mode.name}, {decision.filter.status.value}"
+                print(f"{now * 1e-9:.1f} s: {how}, {abs(v[0]):.2f} rad/s")
     print(f"kept from the limit: {1e3 * (robot.limits.q_max[0] - q[0]):.0f} mrad")
 
 

@@ -71,7 +71,9 @@ class Shield:
     Raises:
         SpecError: the policy's actions do not fit the body.
         JournalError: the run folder cannot be created.
-        ConfigError: a calibration belongs to no monitor, or the self-test fails.
+        ConfigError: a calibration belongs to no monitor.
+
+    If the self-test fails (``self_test`` says why) the body stays in BOOT and nothing moves.
     """
 
     # What belongs to an episode; ``_forget`` sets it.
@@ -134,6 +136,7 @@ class Shield:
         Returns:
             The decision; its command is what to send. Never raises for what a policy, sensor or solver does.
         """
+        self._ensure_episode()
         now = self._clock() if now is None else now
         watch = [time.perf_counter_ns()]
         seen = self._see(observation, now)
@@ -281,6 +284,7 @@ class Shield:
         Args:
             operator: who. reason: why. simulated: a script stood in for the person.
         """
+        self._ensure_episode()
         self._human("acknowledge", operator, reason, simulated)
         self._ack = True
 
@@ -337,6 +341,11 @@ class Shield:
         }
         self.episode = self.journal.count(RecordKind.EPISODE_OPEN) if self.journal else self.episode + 1
         self.record(RecordKind.EPISODE_OPEN, body)
+
+    def _ensure_episode(self) -> None:
+        """Whoever starts without naming an episode gets one without a name."""
+        if self.episode < 0:
+            self.begin_episode("unnamed")
 
     def record(self, kind: RecordKind, body: Mapping[str, Json]) -> None:
         """Place a record of the current episode in the journal."""

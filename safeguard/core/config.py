@@ -83,7 +83,7 @@ class IntakeConfig(_Section):
     jump_tolerance: float = Field(default=0.005, ge=0.0, description="added to that, rad or m (encoder noise)")
     proposal_max_age_s: Positive = Field(default=0.2, description="oldest observation of a proposal on arrival")
     repeat_tolerance: float = Field(
-        default=0.01, gt=0.0, allow_inf_nan=True, description="rad or m a joint may move under bit-identical chunks"
+        default=0.01, gt=0.0, description="rad or m a joint may move under bit-identical chunks"
     )
 
 

@@ -35,7 +35,8 @@ def missing(page: str) -> list[str]:
         text = sections.get(name, "")
         example = (command.epilog or "").removeprefix("Example: ")
         wanted = {example, *(word for option in command.params for word in option.opts if word.startswith("--"))}
-        told = set(re.findall(r"(?<!\w)--[a-z-]+", "\n".join(line for line in text.splitlines() if line[:1] == "|")))
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        told = {option for row in rows for option in re.findall(r"(?<!\w)--[a-z][a-z-]*", row)}
         found += [f"{name}: {word}" for word in sorted(wanted) if word not in text]
         found += [f"{name}: no option {word}" for word in sorted(told - wanted)]
     return found

@@ -6,7 +6,7 @@ and a terminal stop by brakes that hold at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -178,7 +178,7 @@ class Produced:
 
 
 @contextmanager
-def watched(lab: Lab) -> Iterator[list[Produced]]:
+def watched(lab: Lab) -> Generator[list[Produced]]:
     """Everything that the platform produces while the lab runs."""
     log: list[Produced] = []
     platform: Any = lab.platform
@@ -199,6 +199,15 @@ def _logging(name: str, call: Callable[..., FilterResult], log: list[Produced]) 
         return result
 
     return logged
+
+
+def always(answer: object) -> Callable[..., Any]:
+    """A function that gives ``answer`` whatever it is asked."""
+
+    def call(*_: object) -> object:
+        return answer
+
+    return call
 
 
 def outcome(decision: Decision) -> bytes:

@@ -57,7 +57,6 @@ def test_law_0(page: str) -> None:
     check_law_0(GOOD, page)
 
 
-@pytest.mark.xfail(reason="the library leaves its side to the default of the schema")
 @pytest.mark.parametrize("name", library())
 def test_law_0_library(page: str, name: str) -> None:
     """Every scenario of the library states its side."""

@@ -1,3 +1,6 @@
+# pyright: reportPrivateUsage=false
+# A violation is planted where the code would make it: inside.
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 
 import safeguard.shield as shield_module
+from safeguard.audit.encode import decision_body
 from safeguard.controllers import ArmPlatform
 from safeguard.controllers.checker import Checker
 from safeguard.core.enums import Enforcement, FilterStatus, Mode, RecordKind
@@ -90,6 +94,7 @@ def test_law_1_marks(tmp_path: Path, enforcement: Enforcement) -> None:
 
 
 def scaled(lab: Lab, patch: Patch) -> None:
+    """Torques are scaled by almost one."""
     real = ArmPlatform.command
 
     def command(self: ArmPlatform, result: Any, now: int, expires: int, seq: int) -> Any:
@@ -100,17 +105,19 @@ def scaled(lab: Lab, patch: Patch) -> None:
 
 
 def raw_proposal(lab: Lab, patch: Patch) -> None:
+    """The command is the proposal's raw torque."""
     real = Shield._move
 
     def move(self: Shield, state: Any, nominal: Any, *rest: Any) -> Any:
         result, made = real(self, state, nominal, *rest)
         bypass = ArmPlatform.bypass(lab.platform, state, nominal)
-        return result, replace(made, tau=bypass.torque)
+        return result, TorqueCommand(bypass.torque, made.t, made.t + 1, made.seq)
 
     patch.setattr(Shield, "_move", move)
 
 
 def earlier(lab: Lab, patch: Patch) -> None:
+    """The command of the tick before is sent."""
     real = ArmPlatform.command
     kept: list[Any] = []
 
@@ -122,6 +129,7 @@ def earlier(lab: Lab, patch: Patch) -> None:
 
 
 def edited_later(lab: Lab, patch: Patch) -> None:
+    """The torque is edited after its record was written."""
     real = Shield._record_decision
 
     def record(self: Shield, now: int, observation: Any, arrived: Any, decision: Decision) -> None:
@@ -135,6 +143,7 @@ def edited_later(lab: Lab, patch: Patch) -> None:
 
 
 def two_answers(lab: Lab, patch: Patch) -> None:
+    """The platform is asked twice in one tick."""
     real = Shield._enforced
 
     def enforced(self: Shield, *args: Any) -> Any:
@@ -145,10 +154,13 @@ def two_answers(lab: Lab, patch: Patch) -> None:
 
 
 def gate_off(lab: Lab, patch: Patch) -> None:
+    """Enforcement is switched off in the middle of a run."""
     patch.setattr(lab.shield, "enforcement", Enforcement.OFF)
 
 
 def torque_after_refusal(lab: Lab, patch: Patch) -> None:
+    """A refused backup is sent all the same."""
+
     def command(self: ArmPlatform, result: Any, now: int, expires: int, seq: int) -> Any:
         return TorqueCommand(result.torque, now, expires, seq)
 
@@ -157,6 +169,8 @@ def torque_after_refusal(lab: Lab, patch: Patch) -> None:
 
 
 def unchecked(lab: Lab, patch: Patch) -> None:
+    """Torques are raised after the check."""
+
     def result(*args: Any, **named: Any) -> Any:
         made = real(*args, **named)
         tau = made.torque * 50.0
@@ -181,7 +195,8 @@ def test_law_1_planted(plant: Callable[[Lab, Patch], None], monkeypatch: Patch) 
 
 
 def unmarked_decision(patch: Patch) -> None:
-    real = shield_module.decision_body
+    """Decision records claim full enforcement."""
+    real = decision_body
 
     def body(now: int, observation: Any, arrived: Any, decision: Decision) -> Any:
         return real(now, observation, arrived, replace(decision, enforcement=Enforcement.FULL))
@@ -190,6 +205,7 @@ def unmarked_decision(patch: Patch) -> None:
 
 
 def unmarked_episode(patch: Patch) -> None:
+    """The episode claims full enforcement."""
     real = Shield.record
 
     def record(self: Shield, kind: RecordKind, body: Any) -> None:

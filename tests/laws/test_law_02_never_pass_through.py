@@ -1,3 +1,6 @@
+# pyright: reportPrivateUsage=false
+# A violation is planted where the code would make it: inside.
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,7 +15,7 @@ from safeguard.controllers.dynamics import Dynamics
 from safeguard.controllers.qp import OsqpSolver
 from safeguard.core.enums import FilterStatus, NominalKind, SolverStatus
 from safeguard.core.types import FilterResult, Nominal, RobotState, Vector
-from tests.laws.lab import FAST, PERIOD, TICK, panda
+from tests.laws.lab import FAST, PERIOD, TICK, always, panda
 
 Patch = pytest.MonkeyPatch
 
@@ -66,6 +69,8 @@ def check_law_2(filt: SafetyFilter, state: RobotState, proposal: Vector) -> Filt
 
 
 def answering(status: SolverStatus, value: float) -> Callable[..., Any]:
+    """A solver that says ``status`` and hands out ``value``."""
+
     def solve(self: OsqpSolver, nominal: Vector, *_: Any) -> tuple[Vector, SolverStatus, int]:
         return np.full(len(nominal), value), status, 1000
 
@@ -73,27 +78,33 @@ def answering(status: SolverStatus, value: float) -> Callable[..., Any]:
 
 
 def unsolved(patch: Patch) -> None:
+    """The solver runs out of iterations."""
     patch.setattr(OsqpSolver, "solve", answering(SolverStatus.UNSOLVED, 0.0))
 
 
 def rejected(patch: Patch) -> None:
+    """The solver is not given the data."""
     patch.setattr(OsqpSolver, "solve", answering(SolverStatus.REJECTED, 0.0))
 
 
 def lying(patch: Patch) -> None:
+    """The solver calls a point outside every bound solved."""
     patch.setattr(OsqpSolver, "solve", answering(SolverStatus.SOLVED, 1e3))
 
 
 def not_finite(patch: Patch) -> None:
+    """The solver calls NaN solved."""
     patch.setattr(OsqpSolver, "solve", answering(SolverStatus.SOLVED, np.nan))
 
 
 def motion_refused(patch: Patch) -> None:
-    patch.setattr(SafetyFilter, "_motion_refusal", lambda *_: "refused")
+    """The checker refuses the motion."""
+    patch.setattr(SafetyFilter, "_motion_refusal", always("refused"))
 
 
 def stop_refused(patch: Patch) -> None:
-    patch.setattr(SafetyFilter, "_stop_refusal", lambda *_: "refused")
+    """The checker refuses the stop behind the motion."""
+    patch.setattr(SafetyFilter, "_stop_refusal", always("refused"))
 
 
 FAILURES = (unsolved, rejected, lying, not_finite, motion_refused, stop_refused)
@@ -136,6 +147,8 @@ def test_law_2_not_finite(kind: NominalKind, value: float) -> None:
 
 
 def answered_with(make: Callable[[SafetyFilter, RobotState, Vector], Vector]) -> Callable[[Patch], None]:
+    """A filter that answers failures with the torque that ``make`` gives."""
+
     def plant(patch: Patch) -> None:
         real = SafetyFilter._run_backup
 
@@ -149,25 +162,30 @@ def answered_with(make: Callable[[SafetyFilter, RobotState, Vector], Vector]) ->
 
 
 def raw(filt: SafetyFilter, state: RobotState, nominal: Vector) -> Vector:
+    """The proposal itself."""
     return raw_torque(state, nominal)
 
 
 def clipped(filt: SafetyFilter, state: RobotState, nominal: Vector) -> Vector:
+    """The proposal, clipped to the torque limits."""
     most = panda().limits.tau_max
     return np.clip(raw_torque(state, nominal), -most, most)
 
 
 def blended(filt: SafetyFilter, state: RobotState, nominal: Vector) -> Vector:
+    """The tracking law with a trace of the proposal."""
     return tracking_law(filt, state) + 1e-6 * raw_torque(state, nominal)
 
 
 def feed_forward(filt: SafetyFilter, state: RobotState, nominal: Vector) -> Vector:
+    """The stored stop without feedback from the measured state."""
     plan = filt.plan
     assert plan is not None
     return raw_torque(state, plan.acceleration((state.t - plan.t0) * 1e-9, PERIOD))
 
 
 def nothing(filt: SafetyFilter, state: RobotState, nominal: Vector) -> Vector:
+    """No torque at all."""
     return np.zeros(panda().n)
 
 

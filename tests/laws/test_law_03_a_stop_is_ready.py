@@ -1,3 +1,6 @@
+# pyright: reportPrivateUsage=false
+# A violation is planted where the code would make it: inside.
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,11 +15,11 @@ import safeguard.controllers.filter as filter_module
 from safeguard.controllers import SafetyFilter
 from safeguard.controllers.brake import StopPlan
 from safeguard.controllers.checker import Checker
-from safeguard.controllers.clearance import Clearance
+from safeguard.controllers.clearance import Clearance, ClearanceRows
 from safeguard.controllers.viability import JointBounds
 from safeguard.core.enums import FilterStatus
 from safeguard.core.types import RobotState, Vector
-from tests.laws.lab import FAST, PERIOD, TICK, Guest, Lab, beyond, folded, near, panda, watched
+from tests.laws.lab import FAST, PERIOD, TICK, Guest, Lab, always, beyond, folded, near, panda, watched
 
 Patch = pytest.MonkeyPatch
 ROUNDING = 1e-9
@@ -119,6 +122,7 @@ def test_law_3_while_braking() -> None:
 
 
 def not_stored(patch: Patch) -> None:
+    """The command goes out, its stop is not kept."""
     real = SafetyFilter._commit
 
     def commit(self: SafetyFilter, *args: Any) -> Any:
@@ -131,6 +135,7 @@ def not_stored(patch: Patch) -> None:
 
 
 def from_here(patch: Patch) -> None:
+    """The kept stop starts at the present state."""
     real = SafetyFilter._commit
 
     def commit(self: SafetyFilter, state: RobotState, *args: Any) -> Any:
@@ -142,6 +147,7 @@ def from_here(patch: Patch) -> None:
 
 
 def too_soon(patch: Patch) -> None:
+    """The kept stop starts one period early."""
     real = SafetyFilter._commit
 
     def commit(self: SafetyFilter, state: RobotState, *args: Any) -> Any:
@@ -154,13 +160,14 @@ def too_soon(patch: Patch) -> None:
 
 
 def blind_to_limits(patch: Patch) -> None:
+    """Neither the bounds nor the checker look at limits of motion."""
     most = panda().limits.a_max
 
     def bounds(self: JointBounds, *_: Any) -> tuple[Vector, Vector]:
         return -most, most
 
     patch.setattr(JointBounds, "__call__", bounds)
-    patch.setattr(Checker, "motion_refusal", lambda *_: "")
+    patch.setattr(Checker, "motion_refusal", always(""))
 
 
 def blind_to_torque(patch: Patch) -> None:
@@ -171,12 +178,17 @@ def blind_to_torque(patch: Patch) -> None:
         return real(q, v, 40.0 * a_brake, t0)
 
     patch.setattr(filter_module, "StopPlan", plan)
-    patch.setattr(Checker, "torque_refusal", lambda *_: "")
+    patch.setattr(Checker, "torque_refusal", always(""))
 
 
 def blind_to_collision(patch: Patch) -> None:
-    patch.setattr(Clearance, "rows", lambda self, *_: self._no_rows)
-    patch.setattr(Clearance, "stop_refusal", lambda *_: "")
+    """Neither rows nor the stop look at distances."""
+
+    def rows(self: Clearance, *_: object) -> ClearanceRows:
+        return self._no_rows
+
+    patch.setattr(Clearance, "rows", rows)
+    patch.setattr(Clearance, "stop_refusal", always(""))
 
 
 class LooseStop(StopPlan):
@@ -187,10 +199,13 @@ class LooseStop(StopPlan):
 
 
 def loose(patch: Patch) -> None:
+    """The stored stop can be edited."""
     patch.setattr(filter_module, "StopPlan", LooseStop)
 
 
 def writable(patch: Patch) -> None:
+    """The numbers of the stored stop can be edited."""
+
     def plan(*args: Any) -> StopPlan:
         made = StopPlan(*args)
         made.q0.setflags(write=True)

@@ -1,6 +1,9 @@
+# pyright: reportPrivateUsage=false
+# A violation is planted where the code would make it: inside.
+
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +17,7 @@ from safeguard.core.errors import SpecError
 from safeguard.core.types import ActionSpec, Nominal, Observation, Proposal, RobotState, Vector, frozen_array
 from safeguard.monitors import Intake, PolicyDeadline
 from safeguard.monitors import intake as checks
-from tests.laws.lab import PERIOD, ROWS, TICK, Guest, Lab, near, outcome, panda, spec
+from tests.laws.lab import TICK, Lab, always, near, outcome, panda, spec
 
 Patch = pytest.MonkeyPatch
 
@@ -26,7 +29,8 @@ class Shelf:
     name = "shelf"
 
     def __init__(self) -> None:
-        self.seq, self.next = 0, None
+        self.seq = 0
+        self.next: Any = None
         self.change: Callable[[Proposal], object] | None = None
         self.silent = False
 
@@ -63,18 +67,23 @@ class Case:
 
 
 def state(**parts: Any) -> Change:
+    """The measured state with some parts replaced."""
     return lambda seen, now: replace(seen, state=replace(seen.state, **parts))
 
 
 def with_q(change: Callable[[Vector], Vector]) -> Change:
+    """The positions changed."""
     return lambda seen, now: replace(seen, state=replace(seen.state, q=change(seen.state.q.copy())))
 
 
 def stamped(delta: int) -> Change:
+    """The state stamped ``delta`` ns from now."""
     return lambda seen, now: replace(seen, state=replace(seen.state, t=now + delta))
 
 
 def entry(value: float) -> Callable[[Vector], Vector]:
+    """The third number replaced."""
+
     def change(numbers: Vector) -> Vector:
         numbers[2] = value
         return numbers
@@ -83,6 +92,7 @@ def entry(value: float) -> Callable[[Vector], Vector]:
 
 
 def actions(change: Callable[[Vector], Vector]) -> Callable[[Proposal], object]:
+    """The numbers of the proposal changed."""
     return lambda p: replace(p, actions=change(p.actions.copy()))
 
 
@@ -117,10 +127,14 @@ CASES = (
 BY_NAME = {case.name: case for case in CASES}
 
 
-def check_law_5(case: Case) -> None:
-    """What goes wrong has its cause in the tick in which it arrives, and not before."""
+def check_law_5(case: Case, plant: Callable[[], object] = list) -> None:
+    """What goes wrong has its cause in the tick in which it arrives, and not before.
+
+    ``plant`` breaks something once the arm moves; at the start the self-test would notice.
+    """
     shelf = Shelf()
     lab = Lab(shelf).start()
+    plant()
     while lab.now % (25 * TICK):
         lab.tick()
     assert case.cause not in lab.decisions[-1].causes
@@ -168,22 +182,28 @@ def check_law_5_finite_first(kind: NominalKind, value: float) -> None:
     assert result.iterations == 0, "the solver saw it"
 
 
+def refused(names: Sequence[str]) -> str:
+    """Why a policy whose columns are ``names`` is refused; "" if it is not."""
+    try:
+        Lab(near, action=spec(names))
+    except SpecError as error:
+        return str(error)
+    return ""
+
+
 def check_law_5_names() -> None:
     """The names of an action bind its columns: another order is the same motion, a missing name is refused."""
     joints = panda().joints
-    order = np.array([3, 0, 6, 2, 5, 1, 4])
+    order = [3, 0, 6, 2, 5, 1, 4]
     turned = spec([joints[k] for k in order])
     plain, mixed = Lab(near), Lab(lambda seen: near(seen)[:, order], action=turned)
     plain.start(200)
     mixed.start(200)
     assert list(map(outcome, plain.decisions)) == list(map(outcome, mixed.decisions))
     for names in (joints[:-1], (*joints, "panda_joint8"), (*joints[:-1], "wrist")):
-        try:
-            Lab(lambda seen: near(seen), action=spec(names))
-        except SpecError as error:
-            assert set(names) ^ set(joints) <= set(str(error).replace(",", " ").replace(";", " ").split())
-        else:
-            raise AssertionError(f"columns {names} were accepted")
+        refusal = refused(names)
+        assert refusal, f"columns {names} were accepted"
+        assert all(name in refusal for name in set(names) ^ set(joints))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -219,41 +239,51 @@ def test_law_5_names() -> None:
 
 
 def form(patch: Patch) -> None:
-    patch.setattr(Intake, "_form", lambda *_: checks.STATE)
-    patch.setattr("safeguard.controllers.arm.ArmPlatform.plausible", lambda *_: None)
-    patch.setattr(Intake, "_jump", lambda *_: checks.JUMP)
+    """Nobody looks at the numbers of the state."""
+    patch.setattr(Intake, "_form", always(checks.STATE))
+    patch.setattr("safeguard.controllers.arm.ArmPlatform.plausible", always(None))
+    patch.setattr(Intake, "_jump", always(checks.JUMP))
 
 
 def age(patch: Patch) -> None:
-    patch.setattr(Intake, "_age", lambda *_: checks.AGE)
+    """Nobody looks at the state's age."""
+    patch.setattr(Intake, "_age", always(checks.AGE))
 
 
 def order(patch: Patch) -> None:
-    patch.setattr(Intake, "_order", lambda *_: checks.ORDER)
+    """Nobody looks at the order of states."""
+    patch.setattr(Intake, "_order", always(checks.ORDER))
 
 
 def jump(patch: Patch) -> None:
-    patch.setattr(Intake, "_jump", lambda *_: checks.JUMP)
+    """Nobody looks how far the state moved."""
+    patch.setattr(Intake, "_jump", always(checks.JUMP))
 
 
 def chunk(patch: Patch) -> None:
-    patch.setattr(checks, "_proposal_form", lambda *_: checks.PROPOSAL)
+    """Nobody looks at the form of a proposal."""
+    patch.setattr(checks, "_proposal_form", always(checks.PROPOSAL))
 
 
 def chunk_age(patch: Patch) -> None:
-    patch.setattr(Intake, "_proposal_age", lambda *_: checks.PROPOSAL_AGE)
+    """Nobody looks at the age of a proposal."""
+    patch.setattr(Intake, "_proposal_age", always(checks.PROPOSAL_AGE))
 
 
 def chunk_order(patch: Patch) -> None:
-    patch.setattr(Intake, "_proposal_order", lambda *_: checks.PROPOSAL_ORDER)
+    """Nobody looks at the order of proposals."""
+    patch.setattr(Intake, "_proposal_order", always(checks.PROPOSAL_ORDER))
 
 
 def deadline(patch: Patch) -> None:
-    patch.setattr(PolicyDeadline, "check", lambda *_: checks.PROPOSAL)
+    """Nobody waits for the policy."""
+    patch.setattr(PolicyDeadline, "check", always(checks.PROPOSAL))
 
 
 def one_tick_late(patch: Patch) -> None:
-    real, kept = Intake.observe, [()]
+    """This tick's observation is judged in the next one."""
+    real = Intake.observe
+    kept: list[Any] = [()]
 
     def observe(self: Intake, observation: Any, now: int) -> Any:
         kept.append(real(self, observation, now))
@@ -263,7 +293,9 @@ def one_tick_late(patch: Patch) -> None:
 
 
 def one_chunk_late(patch: Patch) -> None:
-    real, kept = Intake.receive, [()]
+    """This tick's proposal is judged in the next tick."""
+    real = Intake.receive
+    kept: list[Any] = [()]
 
     def receive(self: Intake, *args: Any) -> Any:
         kept.append(real(self, *args))
@@ -273,6 +305,7 @@ def one_chunk_late(patch: Patch) -> None:
 
 
 def deaf(patch: Patch) -> None:
+    """The emergency stop input is not connected."""
     real = Intake.observe
 
     def observe(self: Intake, observation: Observation, now: int) -> Any:
@@ -312,28 +345,32 @@ def test_law_5_planted(name: str, plant: Callable[[Patch], None], monkeypatch: P
 @pytest.mark.parametrize("name", ["position NaN", "speed NaN", "position infinite"])
 def test_law_5_planted_form(name: str, monkeypatch: Patch) -> None:
     """A shield that looks at no number of the state is seen."""
-    form(monkeypatch)
-    with pytest.raises(AssertionError), np.errstate(all="ignore"):
-        check_law_5(BY_NAME[name])
+    with pytest.raises(AssertionError, match=name), np.errstate(all="ignore"):
+        check_law_5(BY_NAME[name], lambda: form(monkeypatch))
 
 
 def test_law_5_planted_repetition(monkeypatch: Patch) -> None:
     """An intake that forgets the last chunk is seen."""
-    monkeypatch.setattr(Intake, "_repetition", lambda *_: checks.REPETITION)
+    monkeypatch.setattr(Intake, "_repetition", always(checks.REPETITION))
     with pytest.raises(AssertionError):
         check_law_5_repetition()
 
 
 def test_law_5_planted_clock(monkeypatch: Patch) -> None:
     """An intake that believes any clock is seen."""
-    monkeypatch.setattr(Intake, "_clock", lambda *_: checks.CLOCK)
+    monkeypatch.setattr(Intake, "_clock", always(checks.CLOCK))
     with pytest.raises(AssertionError):
         check_law_5_clock(10**9)
 
 
+def clip(numbers: Vector) -> Vector:
+    """Clipped as fmin and fmax do it, which lose a NaN."""
+    return np.fmin(np.fmax(numbers, -10.0), 10.0)
+
+
 @pytest.mark.parametrize(
     "clean",
-    [np.nan_to_num, lambda a: np.fmin(np.fmax(a, -10.0), 10.0)],
+    [np.nan_to_num, clip],
     ids=["made finite first", "clipped first"],
 )
 def test_law_5_planted_finite_first(clean: Callable[[Vector], Vector], monkeypatch: Patch) -> None:
@@ -349,12 +386,14 @@ def test_law_5_planted_finite_first(clean: Callable[[Vector], Vector], monkeypat
 
 
 def by_position(action: ActionSpec, joints: tuple[str, ...]) -> Any:
+    """Columns are bound by position."""
     if set(action.joints) != set(joints):
         raise SpecError(" ".join(set(action.joints) ^ set(joints)))
     return np.arange(len(joints))
 
 
 def padded(action: ActionSpec, joints: tuple[str, ...]) -> Any:
+    """A missing column is filled in."""
     return np.array([action.joints.index(name) if name in action.joints else 0 for name in joints])
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,7 +13,7 @@ from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.errors import ModeTableError
 from safeguard.modes.mutate import mutants
 from safeguard.modes.spec import TableSpec, lint, read_spec
-from safeguard.modes.table import COMPILER_VERSION, TABLES, compile_table
+from safeguard.modes.table import COMPILER_VERSION, TABLES, ModeTable, compile_table, load_table
 from safeguard.modes.walk import abstraction, walk
 from tests.laws.lab import PERIOD, Lab, records
 
@@ -70,23 +70,23 @@ def test_law_8_proved(cause: Cause) -> None:
 # -- planted ------------------------------------------------------------------------------------------
 
 
-def edited_in_memory(table: Any) -> Any:
+def edited_in_memory(table: ModeTable) -> ModeTable:
     """HOLD hands the body to the policy; the digest stays."""
     authority = tuple(Authority.POLICY if mode is Mode.HOLD else table.authority[mode] for mode in Mode)
     return replace(table, authority=authority)
 
 
-def other_period(table: Any) -> Any:
+def other_period(table: ModeTable) -> ModeTable:
     """The times of another control period."""
     return compile_table(SPEC, 2 * PERIOD)
 
 
-def other_digest(table: Any) -> Any:
+def other_digest(table: ModeTable) -> ModeTable:
     """A digest that belongs to something else."""
     return replace(table, digest="0" * 64)
 
 
-def other_file(table: Any) -> Any:
+def other_file(table: ModeTable) -> ModeTable:
     """A table that was edited before it was loaded."""
     return compile_table(MUTANTS["MON-R03 without ack"], PERIOD)
 
@@ -96,10 +96,13 @@ def other_file(table: Any) -> Any:
     [edited_in_memory, other_period, other_digest, other_file],
     ids=lambda plant: plant.__name__,
 )
-def test_law_8_planted_table(plant: Any, tmp_path: Path, monkeypatch: Patch) -> None:
+def test_law_8_planted_table(plant: Callable[[ModeTable], ModeTable], tmp_path: Path, monkeypatch: Patch) -> None:
     """A table that is not the file's is seen."""
-    real = shield_module.load_table
-    monkeypatch.setattr(shield_module, "load_table", lambda *args: plant(real(*args)))
+
+    def load(strategy: str, period: float) -> ModeTable:
+        return plant(load_table(strategy, period))
+
+    monkeypatch.setattr(shield_module, "load_table", load)
     with pytest.raises(AssertionError):
         check_law_8_executed(tmp_path / "run")
 

@@ -12,7 +12,7 @@ from safeguard.core.enums import Cause, Level
 from safeguard.core.types import Verdict
 from safeguard.monitors import CalibratedMonitor, Calibration, calibrate
 from safeguard.scenarios.calibration import FIRST_EPISODE
-from tests.laws.lab import Lab, beyond, near
+from tests.laws.lab import Lab, always, beyond, near
 
 Patch = pytest.MonkeyPatch
 MONITOR = "shield_effort"
@@ -149,7 +149,7 @@ def test_law_9_planted_generous() -> None:
 )
 def test_law_9_planted_uncalibrated(calibrations: tuple[Calibration, ...], horizon: int, monkeypatch: Patch) -> None:
     """A monitor that calls itself OK without a threshold is seen."""
-    monkeypatch.setattr(CalibratedMonitor, "verdict", lambda self, _: Verdict(MONITOR, Level.OK, 0.0, 1.0, 1.0))
+    monkeypatch.setattr(CalibratedMonitor, "verdict", always(Verdict(MONITOR, Level.OK, 0.0, 1.0, 1.0)))
     with pytest.raises(AssertionError):
         check_law_9_uncalibrated(calibrations, horizon)
 

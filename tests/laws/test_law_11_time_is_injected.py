@@ -1,3 +1,6 @@
+# pyright: reportPrivateUsage=false
+# A violation is planted where the code would make it: inside.
+
 from __future__ import annotations
 
 import os
@@ -69,11 +72,17 @@ def test_law_11(guest: Guest) -> None:
 
 
 def intake_reads_clock(patch: Patch) -> None:
+    """The age of a state is measured with the wall clock."""
     real, start = Intake._age, time.monotonic_ns()
-    patch.setattr(Intake, "_age", lambda self, t, now: real(self, t, now + time.monotonic_ns() - start))
+
+    def age(self: Intake, t: int, now: int) -> Any:
+        return real(self, t, now + time.monotonic_ns() - start)
+
+    patch.setattr(Intake, "_age", age)
 
 
 def deadline_reads_clock(patch: Patch) -> None:
+    """The deadline is measured with the wall clock."""
     real, start = PolicyDeadline.check, time.time()
 
     def check(self: PolicyDeadline, current: Any, now: int) -> Any:
@@ -83,6 +92,7 @@ def deadline_reads_clock(patch: Patch) -> None:
 
 
 def port_reads_clock(patch: Patch) -> None:
+    """The port asks the clock whether to start an inference."""
     real, start = InlinePort.post, time.perf_counter()
 
     def post(self: InlinePort, observation: Any, now: int) -> None:
@@ -93,6 +103,7 @@ def port_reads_clock(patch: Patch) -> None:
 
 
 def filter_is_random(patch: Patch) -> None:
+    """The filter's state carries noise of numpy's global stream."""
     real = ArmPlatform.filter
 
     def filtered(self: ArmPlatform, state: Any, *rest: Any) -> Any:
@@ -103,6 +114,7 @@ def filter_is_random(patch: Patch) -> None:
 
 
 def filter_is_random_too(patch: Patch) -> None:
+    """The backup's state carries noise of Python's global stream."""
     real = ArmPlatform.backup
 
     def backup(self: ArmPlatform, state: Any) -> Any:
@@ -113,6 +125,7 @@ def filter_is_random_too(patch: Patch) -> None:
 
 
 def monitor_reads_environment(patch: Patch) -> None:
+    """A score depends on an environment variable."""
     real = ShieldEffort.score
 
     def score(self: ShieldEffort, evidence: Any) -> Any:

@@ -1,3 +1,6 @@
+# pyright: reportPrivateUsage=false
+# A violation is planted where the code would make it: inside.
+
 from __future__ import annotations
 
 import ast
@@ -68,8 +71,8 @@ class Vandal:
     spec, name = spec(), "guest"
 
     def __init__(self, lock: bool) -> None:
-        self._lock = lock
-        self.reset()
+        self._lock, self._seq = lock, 0
+        self._kept: Any = None
 
     def infer(self, observation: Observation) -> Proposal:
         """A good proposal; the last one is spoilt."""
@@ -86,13 +89,16 @@ class Vandal:
 
     def reset(self) -> None:
         """Start again."""
-        self._kept: Any = None
-        self._seq = 0
+        self._kept, self._seq = None, 0
 
 
 def check_law_12_fingers(guest: Policy) -> None:
     """What a guest does to its inputs, or afterwards to its outputs, changes no decision."""
-    honest, other = Lab(near).start(300), Lab(guest).start(300)
+    honest, other = Lab(near), Lab(guest)
+    for lab in (honest, other):
+        lab.acknowledge()
+        lab.run(400)
+    assert honest.decisions[-1].authority is Authority.POLICY
     assert list(map(outcome, honest.decisions)) == list(map(outcome, other.decisions))
 
 

@@ -110,9 +110,9 @@ def test_help_has_an_example(words: str, safeguard: Call) -> None:
     """``--help`` of every command ends with an example of that command, and the example can be parsed."""
     done = safeguard(*words.split(), "--help")
     assert done.code == 0
-    example = re.search(r"Example: safeguard (.+)", done.out)
+    example = re.search(r"Example: safeguard (.+)", done.said)
     assert example is not None
-    typed = shlex.split(example.group(1).strip().rstrip("│").strip())
+    typed = shlex.split(example.group(1))
     assert typed[: len(words.split())] == words.split()
     command = commands()[words]
     command.make_context(words, typed[len(words.split()) :])
@@ -229,7 +229,7 @@ def test_run_from_a_file(safeguard: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize("enforcement", [Enforcement.FULL, Enforcement.OFF])
 def test_a_violation_is_3(enforcement: Enforcement, safeguard: Call, monkeypatch: Patch) -> None:
     """A violation of motion limits under the shield is exit code 3; without the shield it is what was asked for."""
-    real = runner.run_episode
+    real: Callable[..., Any] = runner.run_episode
 
     def hurt(scenario: Any, **named: Any) -> Any:
         result = real(scenario, **{**named, "enforcement": Enforcement.OFF})

@@ -11,7 +11,7 @@ from safeguard.controllers import ArmPlatform, SafetyFilter
 from safeguard.core.enums import Authority, FilterStatus, Mode
 from safeguard.core.types import FilterResult, Nominal, RobotState, TerminalStop
 from safeguard.selftest import self_test
-from tests.laws.lab import FAST, PERIOD, Lab, panda
+from tests.laws.lab import FAST, PERIOD, Lab, always, panda
 
 Patch = pytest.MonkeyPatch
 
@@ -29,10 +29,13 @@ def test_the_real_parts_pass() -> None:
 
 
 def believes_anything(patch: Patch) -> None:
-    patch.setattr(ArmPlatform, "plausible", lambda *_: None)
+    """Any state passes for a measurement."""
+    patch.setattr(ArmPlatform, "plausible", always(None))
 
 
 def answering(**parts: Any) -> Callable[[Patch], None]:
+    """A filter whose results have some parts replaced."""
+
     def plant(patch: Patch) -> None:
         real = ArmPlatform.filter
 
@@ -45,6 +48,8 @@ def answering(**parts: Any) -> Callable[[Patch], None]:
 
 
 def passes_through(patch: Patch) -> None:
+    """Proposals come out as they went in."""
+
     def filtered(self: ArmPlatform, state: RobotState, nominal: Nominal, *_: Any) -> FilterResult:
         return self.bypass(state, nominal)
 
@@ -85,5 +90,9 @@ def test_no_self_test_no_motion(monkeypatch: Patch) -> None:
 def test_a_bounded_platform_is_not_asked_to_brake(monkeypatch: Patch) -> None:
     """Only platforms that guarantee braking are tried with proposals."""
     monkeypatch.setattr(ArmPlatform, "guarantee", "bounded")
-    monkeypatch.setattr(SafetyFilter, "apply", lambda *_: pytest.fail("a bounded platform was filtered"))
+
+    def apply(*_: object) -> None:
+        pytest.fail("a bounded platform was filtered")
+
+    monkeypatch.setattr(SafetyFilter, "apply", apply)
     assert self_test(platform()) == ()

@@ -136,6 +136,7 @@ Change = Callable[[Any], Any]
 
 
 def proposal(**parts: Any) -> Change:
+    """A good proposal with some parts replaced."""
     return lambda good: replace(good, **parts)
 
 
