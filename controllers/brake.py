@@ -32,6 +32,7 @@ class StopPlan:
         a_brake: deceleration, shape (n,), rad/s².
         t0: when it starts, ns.
         durations: time to rest of every joint, shape (n,), s.
+        slope: signed deceleration sgn(v0) a_brake, shape (n,), rad/s².
     """
 
     q0: Vector
@@ -39,11 +40,13 @@ class StopPlan:
     a_brake: Vector
     t0: int
     durations: Vector = field(init=False)
+    slope: Vector = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "q0", frozen_array(self.q0))
         object.__setattr__(self, "v0", frozen_array(self.v0))
         object.__setattr__(self, "durations", sealed(np.abs(self.v0) / self.a_brake))
+        object.__setattr__(self, "slope", sealed(np.copysign(self.a_brake, self.v0)))
 
     @property
     def distances(self) -> Vector:
@@ -51,10 +54,15 @@ class StopPlan:
         return 0.5 * np.abs(self.v0) * self.durations
 
     def at(self, s: float | Vector) -> tuple[Vector, Vector]:
-        """Reference (q, v) at ``s`` seconds after the start; ``s`` is a number or has shape (k, 1)."""
-        braked = np.minimum(np.maximum(s, 0.0), self.durations)
-        slope = np.sign(self.v0) * self.a_brake
-        return self.q0 + (self.v0 - 0.5 * slope * braked) * braked, self.v0 - slope * braked
+        """Reference (q, v) at ``s`` ≥ 0 seconds after the start; ``s`` is a number or has shape (k, 1)."""
+        braked = np.minimum(s, self.durations)
+        v = self.v0 - self.slope * braked
+        return self.q0 + 0.5 * (self.v0 + v) * braked, v
+
+    def positions(self, s: Vector) -> Vector:
+        """Reference positions at times of shape (k, 1), shape (k, n), rad."""
+        braked = np.minimum(s, self.durations)
+        return self.q0 + (self.v0 - 0.5 * self.slope * braked) * braked
 
     def acceleration(self, s: float, dt: float) -> Vector:
         """Mean reference acceleration over [s, s + dt], shape (n,), rad/s²."""
@@ -69,7 +77,7 @@ class StopPlan:
 
         The last sample is the hold: at rest, without acceleration.
         """
-        durations, slope = self.durations, np.sign(self.v0) * self.a_brake
+        durations, slope = self.durations, self.slope
         s = np.arange(count)[:, None] * (durations.max() / (count - 1))
         braked = np.minimum(s, durations)
         v = self.v0 - slope * braked

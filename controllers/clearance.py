@@ -15,8 +15,7 @@ from safeguard.core.types import Indices, Vector
 
 _CANDIDATES = 2  # times the slots: pairs whose gradient is looked at before the rows are chosen
 _UNIT = 0.25  # a normal of a smaller square is undefined
-_FIRST_SAMPLES = 1.0 - np.sqrt(1.0 - np.linspace(0.0, 1.0, 9))  # equal steps of a braking joint
-_NEXT, _LAST = [1, 2, 0], [2, 0, 1]  # components of a cross product
+_FIRST_SAMPLES = 1.0 - np.sqrt(1.0 - np.linspace(0.0, 1.0, 5))  # equal steps of a braking joint
 _RECOVERY_TOLERANCE = 1e-5  # m; rounding of a distance that must not shrink
 
 
@@ -53,7 +52,7 @@ class Clearance:
         self._placed = self._geometry.createData()
         # Elements of the vector in place: reading one costs 70 ns, going through the vector 300 ns.
         self._results = list(self._placed.distanceResults)
-        self._normals = np.zeros((len(self._results), 3))
+        self._normals = [(0.0, 0.0, 1.0)] * len(self._results)
         self._a_max = robot.limits.a_max
         none = np.zeros((0, robot.n))
         self._no_rows = ClearanceRows(np.zeros(0, dtype=np.intp), none, np.zeros(0), np.zeros(0))
@@ -90,8 +89,8 @@ class Clearance:
             near, G, left = near[chosen], G[chosen], left[chosen]
         C = G * (0.5 * dt * dt + speed * dt)
         excess = left - (config.floor_m + config.buffer_m)
-        bound = left - (dt / config.decay_s) * np.maximum(excess, 0.0)
-        bound = np.where(excess < 0.0, config.floor_m + config.buffer_m, bound) - left - dt * (G @ v)
+        # What may be lost of the clearance left, beyond the terms that braking cancels.
+        bound = np.maximum(excess, 0.0) * (1.0 - dt / config.decay_s) - excess - dt * (G @ v)
         relaxed = np.minimum(bound, C @ brake)
         return ClearanceRows(near, C, relaxed, bound - relaxed)
 
@@ -106,16 +105,18 @@ class Clearance:
         return near
 
     def _wrenches(self, pairs: Indices) -> Vector:
-        """[n; p × n] of every pair, shape (k, 6)."""
-        results = [self._results[pair] for pair in pairs]
-        n = np.array([result.normal for result in results])
-        p = np.array([result.getNearestPoint1() for result in results])
-        defined = np.einsum("ij,ij->i", n, n) > _UNIT
-        if not defined.all():  # touching: the last good normal, never a row of zeros
-            n = np.where(defined[:, None], n, self._normals[pairs])
-        self._normals[pairs] = n
-        moment = p[:, _NEXT] * n[:, _LAST] - p[:, _LAST] * n[:, _NEXT]
-        return np.concatenate((n, moment), axis=1)
+        """[n; p × n] of every pair, shape (k, 6); scalars are cheaper than arrays for so few."""
+        rows: list[tuple[float, ...]] = []
+        for pair in pairs.tolist():
+            result = self._results[pair]
+            x, y, z = result.normal.tolist()
+            if x * x + y * y + z * z > _UNIT:
+                self._normals[pair] = (x, y, z)
+            else:  # touching: the last good normal, never a row of zeros
+                x, y, z = self._normals[pair]
+            px, py, pz = result.getNearestPoint1().tolist()
+            rows.append((x, y, z, py * z - pz * y, pz * x - px * z, px * y - py * x))
+        return np.array(rows)
 
     def stop_refusal(self, distances: Vector, q: Vector, plan: StopPlan) -> str:
         """Why the way from ``q`` into ``plan`` and to its end may not stay clear; "" if it does.
@@ -132,40 +133,45 @@ class Clearance:
             return ""
         return self._bisected_refusal(distances[suspects], q, plan, suspects)
 
-    def _bisected_refusal(self, now: Vector, q: Vector, plan: StopPlan, suspects: Indices) -> str:
-        reach = self._collision.reach[suspects].T
-        results = [self._results[pair] for pair in suspects]
-        floor = np.minimum(self._config.floor_m, now - _RECOVERY_TOLERANCE)
-        hard = np.where(now > self._config.hard_floor_m + _RECOVERY_TOLERANCE, self._config.hard_floor_m, -np.inf)
+    def _bisected_refusal(self, now: Vector, q: Vector, plan: StopPlan, pairs: Indices) -> str:
+        config = self._config
+        floor = np.minimum(config.floor_m, now - _RECOVERY_TOLERANCE)
+        hard = np.where(now > config.hard_floor_m + _RECOVERY_TOLERANCE, config.hard_floor_m, -np.inf)
         t = float(plan.durations.max()) * _FIRST_SAMPLES
-        path = plan.at(t[:, None])[0]
-        measured = self._distances_along(path, results)
-        count, fresh = len(t), measured
+        path = plan.positions(t[:, None])
+        found = self._distances_along(path, pairs)
         # The measured configuration comes first; it lies one period before the stop, at no time of the plan.
         ta, tb = np.concatenate((t[:1], t[:-1])), t
         qa, qb = np.concatenate((q[None], path[:-1])), path
-        da, db = np.concatenate((now[None], measured[:-1])), measured
+        da, db = np.concatenate((now[None], found[:-1])), found
+        samples = len(t)
         while True:
-            if (fresh < floor).any():
-                k, pair = np.unravel_index(int(np.argmin(fresh - floor)), fresh.shape)
-                return f"stop of {self.names[suspects[pair]]} comes within {fresh[k, pair] * 1e3:.2f} mm"
-            bound = da + db - np.abs(qb - qa) @ reach
-            open_ = np.flatnonzero((bound < 2.0 * hard).any(axis=1))
+            if (found < floor).any():
+                return self._too_close(found, floor, pairs)
+            unproven = da + db - np.abs(qb - qa) @ self._collision.reach[pairs].T < 2.0 * hard
+            open_ = np.flatnonzero(unproven.any(axis=1))
             if len(open_) == 0:
                 return ""
-            count += len(open_)
-            if count > self._config.path_samples:
-                least = int(np.argmin(bound.min(axis=0)))
-                return f"stop of {self.names[suspects[least]]} not shown to stay clear"
+            columns = np.flatnonzero(unproven.any(axis=0))  # what is proved needs no further sample
+            pairs, floor, hard = pairs[columns], floor[columns], hard[columns]
+            samples += len(open_)
+            if samples > config.path_samples:
+                return f"stop of {self.names[pairs[0]]} not shown to stay clear"
             tm = 0.5 * (ta[open_] + tb[open_])
-            qm = plan.at(tm[:, None])[0]
-            fresh = self._distances_along(qm, results)
+            qm = plan.positions(tm[:, None])
+            found = self._distances_along(qm, pairs)
+            kept = np.ix_(open_, columns)
             ta, tb = np.concatenate((ta[open_], tm)), np.concatenate((tm, tb[open_]))
             qa, qb = np.concatenate((qa[open_], qm)), np.concatenate((qm, qb[open_]))
-            da, db = np.concatenate((da[open_], fresh)), np.concatenate((fresh, db[open_]))
+            da, db = np.concatenate((da[kept], found)), np.concatenate((found, db[kept]))
 
-    def _distances_along(self, path: Vector, results: list[Any]) -> Vector:
-        """Distances of some pairs at every configuration of ``path``, shape (k, len(results))."""
+    def _too_close(self, found: Vector, floor: Vector, pairs: Indices) -> str:
+        k, worst = np.unravel_index(int(np.argmin(found - floor)), found.shape)
+        return f"stop of {self.names[pairs[worst]]} comes within {found[k, worst] * 1e3:.2f} mm"
+
+    def _distances_along(self, path: Vector, pairs: Indices) -> Vector:
+        """Distances of some pairs at every configuration of ``path``, shape (k, len(pairs))."""
+        results = [self._results[pair] for pair in pairs.tolist()]
         rows: list[list[float]] = []
         for q in path:
             pin.computeDistances(self._model, self._data, self._geometry, self._placed, q)

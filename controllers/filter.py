@@ -180,10 +180,10 @@ class SafetyFilter:
         lower, upper = self._bounds(q, v, brake, envelope.velocity, envelope.acceleration)
         distances = self._clearance.measure(q)
         rows = self._clearance.rows(distances, self.dynamics.J, v, self._a_plan, brake, dt)
-        slack = tuple(
-            (f"clearance:{self._clearance.names[rows.pairs[k]]}", float(rows.slack[k]))
-            for k in np.flatnonzero(rows.slack > self.config.slack_tolerance_m)
-        )
+        slack: tuple[tuple[str, float], ...] = ()
+        if len(rows.pairs):
+            relaxed = np.flatnonzero(rows.slack > self.config.slack_tolerance_m).tolist()
+            slack = tuple((f"clearance:{self._clearance.names[rows.pairs[k]]}", float(rows.slack[k])) for k in relaxed)
         return Problem(q, v, wanted, torque, brake, lower, upper, rows, slack, distances)
 
     def _wanted(self, state: RobotState, nominal: Nominal) -> tuple[Vector | None, Vector | None]:
@@ -213,11 +213,9 @@ class SafetyFilter:
         return _Motion(a, tau, StopPlan(sealed(q_next), sealed(v_next), self.a_brake, now + self._dt_ns))
 
     def _admissible(self, problem: Problem, now: int) -> _Motion | None:
-        """The proposal as it is, if it already satisfies every row and the checker."""
+        """The proposal as it is, if it lies within the viable interval and the checker accepts it."""
         a = problem.nominal
         if not ((problem.lower <= a).all() and (a <= problem.upper).all()):
-            return None
-        if not (problem.rows.C @ a >= problem.rows.bound).all():
             return None
         tau = problem.torque if problem.torque is not None else self.dynamics.torque(a)
         motion = self._motion(problem, a, tau, now)
@@ -238,8 +236,10 @@ class SafetyFilter:
         if not residual < 1e-6:
             return f"torque and acceleration differ by {residual:.2e} N·m"
         rows = problem.rows
+        if len(rows.pairs) == 0:
+            return ""
         short = rows.bound - rows.C @ motion.a - TIGHTEN * self.config.solver.eps_abs * row_lengths(rows.C)
-        if len(short) and short.max() > 0.0:
+        if short.max() > 0.0:
             pair = self._clearance.names[int(rows.pairs[int(short.argmax())])]
             return f"{pair}: clearance row short by {short.max():.2e} m"
         return ""
@@ -370,8 +370,10 @@ class SafetyFilter:
 
     def _is_stuck(self, state: RobotState, nominal: Vector, status: FilterStatus) -> bool:
         """Standing for a while although the proposal wants to move."""
-        still = bool(np.abs(state.v).max() < self.config.standstill_radps)
-        wants = self._effort(nominal) > _WANTS
-        held = still and wants and status is not FilterStatus.ADMISSIBLE
+        held = (
+            status is not FilterStatus.ADMISSIBLE
+            and bool(np.abs(state.v).max() < self.config.standstill_radps)
+            and self._effort(nominal) > _WANTS
+        )
         self._standing = self._standing + 1 if held else 0
         return self._standing * self.dt >= self.config.stuck_s

@@ -141,6 +141,17 @@ def test_wrong_usage_is_2(line: str, safeguard: Call) -> None:
     assert "Error" in done.err
 
 
+def test_interrupted_is_130(safeguard: Call, monkeypatch: Patch) -> None:
+    """Ctrl-C is exit code 130, as shells have it, without a traceback."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    done = safeguard("run", "clean")
+    assert (done.code, done.said) == (130, "")
+
+
 # -- robots, policies ---------------------------------------------------------------------------------------
 
 

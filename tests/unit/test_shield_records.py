@@ -1,0 +1,175 @@
+# pyright: reportPrivateUsage=false
+# A violation is planted where the code would make it: inside.
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from safeguard.audit import open_run, verify_run
+from safeguard.core.config import ShieldConfig
+from safeguard.core.enums import Authority, Cause, Enforcement, FilterStatus, Mode, RecordKind
+from safeguard.core.types import NS_PER_S, Observation, RobotState, TorqueCommand
+from safeguard.monitors import calibrate
+from safeguard.policies import as_policy
+from safeguard.replay import replay_run
+from safeguard.shield import Shield
+from tests.laws.lab import CONFIG, Lab, beyond, near, panda, records, spec, watched
+
+Patch = pytest.MonkeyPatch
+
+
+def calibration(monitor: str = "shield_effort", size: float = 0.2) -> Any:
+    """An artefact of 60 episodes."""
+    return calibrate(monitor, [size + 1e-3 * i for i in range(60)], 0.1, horizon_ticks=10**6)
+
+
+# -- enforcement ----------------------------------------------------------------------------------------
+
+
+def test_monitor_only_sends_the_proposal_and_says_what_would_have_happened() -> None:
+    """Under MONITOR_ONLY the command is the raw nominal's, the decision holds the filter's answer."""
+    lab = Lab(near, enforcement=Enforcement.MONITOR_ONLY)
+    lab.acknowledge()
+    with watched(lab) as produced:
+        lab.run(150)
+    moved = [d for d in lab.decisions if d.authority is Authority.POLICY]
+    assert {d.enforcement for d in lab.decisions} == {Enforcement.MONITOR_ONLY}
+    assert {d.filter.status for d in moved} == {FilterStatus.CORRECTED, FilterStatus.ADMISSIBLE}
+    sent = [made.torque for made in produced if made.by == "bypass"]
+    commands = [d.command for d in moved]
+    assert [c.tau.tobytes() for c in commands if isinstance(c, TorqueCommand)] == sent
+    assert any(c.tau.tobytes() != d.filter.torque.tobytes() for c, d in zip(commands, moved, strict=True))  # type: ignore[union-attr]
+
+
+def test_off_passes_everything_through() -> None:
+    """Without enforcement the start is acknowledged too; then every decision is BYPASSED and the limits are left."""
+    lab = Lab(beyond, enforcement=Enforcement.OFF)
+    assert {d.filter.status for d in lab.run(50)} == {FilterStatus.BACKUP}
+    lab.start(300)
+    assert {d.filter.status for d in lab.decisions[-300:]} == {FilterStatus.BYPASSED}
+    limits = panda().limits
+    assert (np.abs(lab.v) > limits.v_max).any() or (lab.q > limits.q_max).any() or (lab.q < limits.q_min).any()
+
+
+# -- episodes, people, records --------------------------------------------------------------------------
+
+
+def test_episodes_are_numbered_and_independent(tmp_path: Path) -> None:
+    """A second episode starts in HOLD at tick 0, under the next number, with nothing of the first."""
+    lab = Lab(near, audit=tmp_path).start(50)
+    lab.shield.begin_episode("second", scenario="s", seed=3)
+    decision = lab.tick()
+    assert (decision.tick, decision.episode, decision.mode) == (0, 1, Mode.HOLD)
+    assert {d.authority for d in lab.run(300)} == {Authority.BACKUP}
+    lab.shield.close()
+    opened = [r["body"] for r in records(tmp_path) if r["kind"] == "episode_open"]
+    said = [(o["episode"], o["task"], o.get("seed")) for o in opened]
+    assert said == [(0, "try a law", None), (1, "second", 3)]
+    assert verify_run(tmp_path).verdict == "complete"
+
+
+@pytest.mark.xfail(reason="command numbers go on over episodes, a replay starts each with a shield of its own")
+def test_several_episodes_of_one_shield_replay(tmp_path: Path) -> None:
+    """A run in which one shield drove several episodes replays."""
+    lab = Lab(near, audit=tmp_path).start(10)
+    lab.shield.begin_episode("second")
+    lab.start(10)
+    lab.shield.close()
+    assert replay_run(tmp_path).identical
+
+
+def test_reset_holds_until_acknowledged(tmp_path: Path) -> None:
+    """``reset`` stops the policy, is recorded, and asks for a new acknowledgement."""
+    lab = Lab(near, audit=tmp_path).start(30)
+    lab.shield.reset()
+    assert {d.authority for d in lab.run(200)} == {Authority.BACKUP}
+    assert lab.decisions[-1].tick == 199
+    lab.start(10)
+    lab.shield.close()
+    assert [r["body"]["action"] for r in records(tmp_path) if r["kind"] == "human"] == [
+        "acknowledge",
+        "reset",
+        "acknowledge",
+    ]
+    assert replay_run(tmp_path).identical
+
+
+def test_close_writes_the_end(tmp_path: Path) -> None:
+    """Closing twice is as good as once; a shield is a context manager."""
+    with Lab(audit=tmp_path).shield as shield:
+        shield.step(Observation(RobotState(panda().home, np.zeros(7), 0)), now=0)
+    shield.close()
+    assert [r["kind"] for r in records(tmp_path)][-1] == "run_close"
+
+
+def test_a_borrowed_journal_is_left_open(tmp_path: Path) -> None:
+    """A journal that was handed in is its owner's to close."""
+    policy = as_policy(near, spec=spec())
+    opened = Shield(panda(), policy, config=CONFIG).run_open()
+    journal = open_run(tmp_path, opened)
+    for episode in range(2):
+        with Shield(panda(), policy, config=CONFIG, audit=journal) as shield:
+            shield.begin_episode("one of several")
+            assert shield.episode == episode
+    assert journal.append(RecordKind.EPISODE_CLOSE, {"episode": 1, "outcome": {}}) == 3
+    journal.close()
+    assert verify_run(tmp_path).verdict == "complete"
+
+
+def test_a_full_disk_is_a_hold(tmp_path: Path, monkeypatch: Patch) -> None:
+    """When records can no longer be written, the next tick is HOLD, and no acknowledgement helps."""
+    lab = Lab(beyond, audit=tmp_path).start(60)
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safeguard.audit.journal.os.write", full)
+    lab.tick()
+    decision = lab.tick()
+    assert Cause.AUDIT_FAILED in decision.causes
+    assert (decision.mode, decision.authority) == (Mode.HOLD, Authority.BACKUP)
+    assert any("No space left" in v.detail for v in decision.verdicts)
+    monkeypatch.undo()
+    lab.run(300)
+    lab.acknowledge()
+    assert lab.run(3)[-1].mode is Mode.HOLD
+    lab.shield.close()
+    assert verify_run(tmp_path).verdict == "open"
+
+
+def test_a_short_write_is_a_hold(tmp_path: Path, monkeypatch: Patch) -> None:
+    """Half a record is no record."""
+    lab = Lab(near, audit=tmp_path).start(10)
+
+    def short(fd: int, line: bytes) -> int:
+        return len(line) - 1
+
+    monkeypatch.setattr("safeguard.audit.journal.os.write", short)
+    lab.tick()
+    assert Cause.AUDIT_FAILED in lab.tick().causes
+
+
+def test_run_open_says_what_decided(tmp_path: Path) -> None:
+    """The first record names robot, configuration, table, calibration and limits."""
+    made = calibration()
+    lab = Lab(audit=tmp_path, calibrations=[made])
+    lab.shield.close()
+    body = records(tmp_path)[0]["body"]
+    assert body["robot"]["digest"] == panda().digest
+    assert body["digests"]["table"] == lab.shield.table.digest
+    assert body["digests"]["calibration"] == made.digest
+    assert ShieldConfig.model_validate(body["config"]["shield"]) == CONFIG
+    assert [joint["joint"] for joint in body["limits"]["joints"]] == list(panda().joints)
+
+
+def test_real_time_overruns_are_a_cause() -> None:
+    """With ``real_time`` a tick that took longer than its period makes the next one cautious."""
+    lab = Lab(near, config=CONFIG.model_copy(update={"real_time": True})).start(300)
+    lab.shield._previous = replace(lab.decisions[-1], timings=replace(lab.decisions[-1].timings, total=NS_PER_S))
+    assert Cause.TICK_OVERRUN in lab.tick().causes
+    assert lab.decisions[-1].mode >= Mode.CAUTIOUS
