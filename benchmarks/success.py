@@ -1,6 +1,6 @@
 """Clean success of the demo policy over seeds, raw and shielded, paired: what the shield costs a good policy.
 
-    python benchmarks/success.py --seeds 50 --json benchmarks/success.json
+python benchmarks/success.py --seeds 50 --json benchmarks/success.json
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The filter alone, mode machine out of the way: safe targets that alternate with unsafe ones.
 
-    python benchmarks/usefulness.py --seeds 3 --pairs 10 --json benchmarks/usefulness.json
+python benchmarks/usefulness.py --seeds 3 --pairs 10 --json benchmarks/usefulness.json
 """
 
 from __future__ import annotations

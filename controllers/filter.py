@@ -100,7 +100,7 @@ class SafetyFilter:
         self._program.reset()
         if state is not None:
             self._plan = StopPlan(state.q, state.v, self.a_brake, state.t)
-            self._clock = state.t
+            self._clock = state.t - 1  # the stop starts at this very state
 
     def __call__(
         self,
@@ -189,7 +189,7 @@ class SafetyFilter:
     def _wanted(self, state: RobotState, nominal: Nominal) -> tuple[Vector | None, Vector | None]:
         """(proposed torque or None, wanted acceleration or None if unusable)."""
         value, n = nominal.value, self.robot.n
-        if value.shape != (n,) or not np.isfinite(value).all():
+        if not _is_vector(value, n):
             return None, None
         match nominal.kind:
             case NominalKind.ACCELERATION:
@@ -200,7 +200,7 @@ class SafetyFilter:
                 return None, (value - state.v) / self.dt
             case NominalKind.POSITION:
                 kp, kd = nominal.kp, nominal.kd
-                if kp is None or kd is None or not (np.isfinite(kp).all() and np.isfinite(kd).all()):
+                if kp is None or kd is None or not (_is_vector(kp, n) and _is_vector(kd, n)):
                     return None, None
                 tau = kp * (value - state.q) - kd * state.v
                 return tau, self.dynamics.acceleration(tau)
@@ -377,3 +377,8 @@ class SafetyFilter:
         )
         self._standing = self._standing + 1 if held else 0
         return self._standing * self.dt >= self.config.stuck_s
+
+
+def _is_vector(value: Vector, n: int) -> bool:
+    """``n`` finite numbers."""
+    return value.shape == (n,) and bool(np.isfinite(value).all())

@@ -42,6 +42,8 @@ PROPOSAL_AGE: Final = passed("intake.proposal_age")
 PROPOSAL_ORDER: Final = passed("intake.proposal_order")
 REPETITION: Final = passed("intake.repetition")
 
+_BEYOND_ANY_UNIT: Final = 1e9  # no joint, pose or torque is so large; squares of it still fit a float
+
 _OBSERVED: Final[Verdicts] = (CLOCK, ESTOP, STATE, AGE, ORDER, JUMP)
 _RECEIVED: Final[Verdicts] = (PROPOSAL, PROPOSAL_AGE, PROPOSAL_ORDER, REPETITION)
 
@@ -263,6 +265,9 @@ def _proposal_form(proposal: object, spec: ActionSpec) -> Verdict:
         if values is not None and not np.isfinite(values).all():
             bad = int(values.size - np.isfinite(values).sum())
             return _invalid(f"{bad} of {values.size} numbers in {name} are not finite")
+    largest = float(np.abs(proposal.actions).max(initial=0.0))
+    if largest > _BEYOND_ANY_UNIT:
+        return _invalid(f"an action of {largest:g} is beyond any unit, limit {_BEYOND_ANY_UNIT:g}")
     for name, stamp in (("t_obs", proposal.t_obs), ("seq", proposal.seq)):
         if not _is_integer(stamp):
             return _invalid(f"{name} is {stamp!r}, expected an integer")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from safeguard.core.errors import SafeguardError
+from safeguard.core.errors import CalibrationError, SafeguardError
 
 OK, USAGE, FAILED = 0, 2, 3
 
@@ -46,7 +46,7 @@ def main() -> None:
         app()
     except SafeguardError as error:
         progress_console.print(f"[bold red]error[/]: {type(error).__name__}: ", end="")
-        progress_console.print(str(error), markup=False, highlight=False)
+        progress_console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(USAGE)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -112,6 +112,13 @@ def run(
 
     loaded = load_scenario(scenario, assignments or ())
     folder = out or _fresh(loaded.name)
+    try:
+        calibrations = load_calibrations(loaded)
+    except CalibrationError as error:
+        if not assignments:
+            raise
+        progress_console.print(f"note: monitors are uncalibrated: {error}", markup=False, soft_wrap=True)
+        calibrations = ()
     enforcement = Enforcement.OFF if no_shield else Enforcement.FULL
     with _bar() as tell:
         done = 0
@@ -127,14 +134,14 @@ def run(
             seed=seed,
             enforcement=enforcement,
             audit=folder,
-            calibrations=load_calibrations(loaded),
+            calibrations=calibrations,
             progress=ticked,
         )
     if as_json:
         print(json.dumps({"run": str(folder), **result.as_json()}, indent=1))
     else:
         console.print(results_table([result]))
-        console.print(f"run folder: {folder}", markup=False)
+        console.print(f"run folder: {folder}", markup=False, soft_wrap=True)
     unsafe = enforcement is Enforcement.FULL and not MOTION.isdisjoint(result.judgement.violations)
     raise typer.Exit(FAILED if unsafe else OK)
 

@@ -137,6 +137,7 @@ def recorded_shield(run_open: Record, episode_open: Record, port: PolicyPort) ->
         enforcement=episode.enforcement,
         calibrations=recipe.calibrations,
         estops=episode.estops,
+        commands=episode.commands,
     )
 
 

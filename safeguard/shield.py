@@ -37,6 +37,7 @@ from safeguard.core.types import (
     Timings,
     Verdict,
 )
+from safeguard.incoming import as_observation, as_proposal
 from safeguard.modes import ModeInputs, ModeOutputs, ModeState, load_table, step
 from safeguard.monitors import (
     CalibratedMonitor,
@@ -50,6 +51,7 @@ from safeguard.policies import InlinePort, as_policy
 from safeguard.selftest import self_test
 
 _STATE_CAUSES = frozenset({Cause.STATE_INVALID, Cause.STATE_STALE, Cause.STATE_ORDER, Cause.STATE_JUMP})
+_PERSON = frozenset({Cause.ESTOP, Cause.OPERATOR_STOP})
 _NAN = float("nan")
 
 
@@ -66,7 +68,8 @@ class Shield:
         clock: monotonic time in ns, used where ``step`` is not given ``now``.
         enforcement: anything but ``FULL`` is outside law 1 and marked in every record.
         calibrations: artefacts of calibrated monitors; each is bound to its monitor by name.
-        estops: emergency stops so far, where a shield takes over from another; too many are a LOCKOUT.
+        estops, commands: counts so far, where a shield takes over from another: too many emergency stops are a
+            LOCKOUT, and the sequence numbers of commands go on.
 
     Raises:
         SpecError: the policy's actions do not fit the body.
@@ -84,6 +87,7 @@ class Shield:
     _authority: Authority
     _fresh: bool
     _started: bool
+    _halted: bool
     _ack: bool
     _start_ack: int | None
     _stop_reason: str
@@ -101,6 +105,7 @@ class Shield:
         enforcement: Enforcement = Enforcement.FULL,
         calibrations: Sequence[Calibration] = (),
         estops: int = 0,
+        commands: int = 0,
     ) -> None:
         self.config = config or ShieldConfig()
         self.period, self.strategy, self.enforcement = period, strategy, enforcement
@@ -118,7 +123,7 @@ class Shield:
         self._clock = clock or time.monotonic_ns
         self._expiry = self.config.command_periods * round(period * NS_PER_S)
         self._modes = ModeState(Mode.BOOT, self.table.empty, estops=estops)
-        self.episode, self._sequence = -1, 0
+        self.episode, self._sequence = -1, commands
         self.self_test = self_test(self.platform)
         self._owns_journal = isinstance(audit, str | Path)
         self.journal = open_run(audit, self.run_open()) if isinstance(audit, str | Path) else audit
@@ -139,6 +144,7 @@ class Shield:
         self._ensure_episode()
         now = self._clock() if now is None else now
         watch = [time.perf_counter_ns()]
+        observation = as_observation(observation)
         seen = self._see(observation, now)
         state = self._trusted(observation, seen)
         watch.append(time.perf_counter_ns())
@@ -202,7 +208,7 @@ class Shield:
     def _ask(self, observation: Observation, state: RobotState | None, now: int) -> Proposal | None:
         if state is not None:
             self.port.post(observation, now)
-        return self.port.poll(now)
+        return as_proposal(self.port.poll(now), now)
 
     def _accept(self, arrived: Proposal | None, received: Sequence[Verdict]) -> None:
         """Follow a proposal that passed intake; without enforcement any that has the right shape."""
@@ -239,6 +245,8 @@ class Shield:
         self._modes, outputs = step(self.table, self._modes, inputs)
         if outputs.authority is Authority.POLICY:
             self._started, self._start_ack = True, None
+        if not _PERSON.isdisjoint(causes):
+            self._halted = True
         self._stop_reason = ""
         return outputs
 
@@ -251,10 +259,12 @@ class Shield:
     ) -> tuple[FilterResult, Command]:
         """Law 1: the filter's or the backup's answer, or the terminal stop.
 
-        Without enforcement the raw proposal is sent, from the acknowledgement that starts the episode on.
+        Without enforcement the raw proposal is sent, from the acknowledgement that starts the episode on, until a
+        person stops it.
         """
         raw: FilterResult | None = None
-        if self.enforcement is not Enforcement.FULL and self._started and state is not None:
+        running = self._started and not self._halted
+        if self.enforcement is not Enforcement.FULL and running and state is not None:
             raw = self.platform.bypass(state, nominal)
         if raw is None or self.enforcement is not Enforcement.OFF:
             result = self._enforced(state, nominal, outputs)
@@ -337,6 +347,7 @@ class Shield:
             "policy": getattr(self.port, "name", None),
             "spec": encode_spec(self.port.spec),
             "estops": self._modes.estops,
+            "commands": self._sequence,
             **info,
         }
         self.episode = self.journal.count(RecordKind.EPISODE_OPEN) if self.journal else self.episode + 1
@@ -414,7 +425,7 @@ class Shield:
         self._tick = self._recording = 0
         self._current = self._previous = None
         self._authority = Authority.BACKUP
-        self._fresh, self._started = True, False
+        self._fresh, self._started, self._halted = True, False, False
         self._ack, self._start_ack, self._stop_reason = False, None, ""
 
 

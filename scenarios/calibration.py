@@ -73,7 +73,8 @@ def calibrate_scenario(
 def origin(scenario: Scenario, config: ShieldConfig, seeds: tuple[int, ...] = ()) -> Origin:
     """What a calibration on ``scenario`` is bound to."""
     robot = RobotModel.load(scenario.robot)
-    own = scenario.model_dump_json(exclude={"name", "summary", "faults", "expectation", "calibration"})
+    world = {"robot", "task", "policy", "strategy", "period_s", "physics_dt_s", "latency_s"}
+    own = scenario.model_dump_json(include=world)
     return Origin(
         policy=str(getattr(load_policy(scenario, robot), "digest", "")),
         robot=robot.digest,

@@ -112,6 +112,7 @@ class EpisodeOpen(Body):
     policy: str | None = None
     spec: Spec | None = None
     estops: int = Field(default=0, description="emergency stops of the process before this episode")
+    commands: int = Field(default=0, description="commands issued before this episode; their numbers go on")
     faults: list[FaultSpec] = Field(default_factory=list[FaultSpec])
 
 

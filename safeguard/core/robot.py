@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pinocchio as pin
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _SHARE = ("cmeel.prefix", "share")
+_DERIVED = "derived: half the torque left by gravity over the inertia"
 _TANH_SPEED = 0.01  # rad/s; Coulomb friction is smoothed below this speed
 
 
@@ -152,11 +153,7 @@ class RobotModel:
             UnknownNameError: a joint, frame or group state does not exist; lists those that do.
             LimitError: a limit is missing or contradictory.
         """
-        extra: dict[str, Any]
-        if isinstance(limits, str | Path):
-            extra = yaml.safe_load(_existing(Path(limits), "limits file").read_text()) or {}
-        else:
-            extra = dict(limits or {})
+        extra = _yaml(Path(limits)) if isinstance(limits, str | Path) else dict(limits or {})
         try:
             file = RobotFile.model_validate({"urdf": str(path), "lock": dict(lock or {}), **extra})
         except ValidationError as error:
@@ -246,7 +243,7 @@ class RobotModel:
         limits = _limits(model, joints, file, path)
         dynamics = file.dynamics
         model.armature = _sized(dynamics.armature_kgm2, joints, np.asarray(model.armature), "armature")
-        states = urdf_file.group_states(_existing(srdf, "SRDF")) if srdf else {}
+        states = urdf_file.group_states(_existing(srdf, "SRDF"), list(full.names)[1:]) if srdf else {}
         tool = file.tool_frame or str(list(model.frames)[-1].name)
         if not model.existFrame(tool):
             raise UnknownNameError("frame", tool, [f.name for f in model.frames], str(path))
@@ -257,7 +254,7 @@ class RobotModel:
             limits=limits,
             viscous=_sized(dynamics.viscous_friction_nms, joints, damping, "viscous friction"),
             coulomb=_sized(dynamics.coulomb_friction_nm, joints, np.asarray(model.friction), "Coulomb friction"),
-            home=_home(states, file.home, joints, limits, path),
+            home=_home(states, file.home, joints, limits, srdf or path),
             tool_frame=tool,
             collision=freeze_pairs(model, pieces, members),
             pin_model=model,
@@ -276,6 +273,8 @@ class RobotModel:
         ]  # fmt: skip
         arrays += [np.asarray(inertia.toDynamicParameters()) for inertia in model.inertias]
         arrays += [np.asarray(placement.homogeneous) for placement in model.jointPlacements]
+        # Types and axes of the joints, as the motion that each one makes.
+        arrays.append(np.asarray(pin.computeJointJacobians(model, model.createData(), pin.neutral(model))))
         pieces = [_piece_text(obj) for obj in collision.geometry.geometryObjects]
         names = json.dumps([self.joints, self.tool_frame, pieces, collision.pairs, collision.members])
         digest = hashlib.sha256(names.encode())
@@ -316,6 +315,16 @@ def _existing(path: Path, what: str) -> Path:
     return path
 
 
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        data: object = yaml.safe_load(_existing(path, "limits file").read_text())
+    except yaml.YAMLError as error:
+        raise RobotError(f"limits file {path} is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise RobotError(f"limits file {path}: expected keys such as 'limits:', got {type(data).__name__}")
+    return cast("dict[str, Any]", data)
+
+
 def _check_names(model: Any, wanted: Mapping[str, float], what: str, path: Path) -> None:
     for name in wanted:
         if not model.existJointName(name):
@@ -343,14 +352,13 @@ def _sized(sourced: Sourced | None, joints: Sequence[str], default: Vector, what
 
 
 def _limits(model: Any, joints: tuple[str, ...], file: RobotFile, path: Path) -> Limits:
+    rate, acceleration = file.limits.torque_rate_nmps, file.limits.acceleration_radps2
     tau_max = frozen_array(model.effortLimit)
-    rate = file.limits.torque_rate_nmps
-    acceleration = file.limits.acceleration_radps2
-    limits = Limits(
+    given = Limits(
         q_min=frozen_array(model.lowerPositionLimit),
         q_max=frozen_array(model.upperPositionLimit),
         v_max=frozen_array(model.velocityLimit),
-        a_max=_sized(acceleration, joints, _derived_acceleration(model), "acceleration limit"),
+        a_max=_sized(acceleration, joints, np.ones(model.nv), "acceleration limit"),
         tau_max=tau_max,
         tau_rate_max=_sized(rate, joints, tau_max / 0.01, "torque rate limit"),
         provenance={
@@ -358,12 +366,14 @@ def _limits(model: Any, joints: tuple[str, ...], file: RobotFile, path: Path) ->
             "q_max": f"URDF {path.name}",
             "v_max": f"URDF {path.name}",
             "tau_max": f"URDF {path.name}",
-            "a_max": acceleration.source
-            if acceleration
-            else "derived: half the torque left by gravity over the inertia",
+            "a_max": acceleration.source if acceleration else _DERIVED,
             "tau_rate_max": rate.source if rate else "derived: full torque in 10 ms",
         },
     )
+    given.validate(joints, str(path))
+    if acceleration is not None:
+        return given
+    limits = replace(given, a_max=frozen_array(_derived_acceleration(model)))
     limits.validate(joints, str(path))
     return limits
 
@@ -373,11 +383,8 @@ def _derived_acceleration(model: Any) -> Vector:
     data = model.createData()
     rng = np.random.default_rng(0)
     worst = np.full(model.nv, np.inf)
-    low, high = model.lowerPositionLimit, model.upperPositionLimit
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        return worst
     for _ in range(256):
-        q: Vector = rng.uniform(low, high)
+        q: Vector = rng.uniform(model.lowerPositionLimit, model.upperPositionLimit)
         inertia = np.diag(pin.crba(model, data, q))
         gravity = np.abs(pin.computeGeneralizedGravity(model, data, q))
         worst = np.minimum(worst, 0.5 * (np.asarray(model.effortLimit) - gravity) / inertia)
@@ -396,5 +403,13 @@ def _home(
     middle = (limits.q_min + limits.q_max) / 2.0
     if not states:
         return frozen_array(middle)
-    state = states[wanted if wanted is not None else next(iter(states))]
-    return frozen_array([state.get(joint, middle[i]) for i, joint in enumerate(joints)])
+    name = wanted if wanted is not None else next(iter(states))
+    home = np.array([states[name].get(joint, middle[i]) for i, joint in enumerate(joints)])
+    outside = (home < limits.q_min) | (home > limits.q_max)
+    if outside.any():
+        j = int(np.argmax(outside))
+        raise RobotError(
+            f"group state {name!r} of {path} has {joints[j]!r} at {home[j]} rad, outside its limits "
+            f"[{limits.q_min[j]}, {limits.q_max[j]}]"
+        )
+    return frozen_array(home)

@@ -103,6 +103,10 @@ class Observation:
     estop: bool = False
     drive_status: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.external_wrench is not None:
+            object.__setattr__(self, "external_wrench", frozen_array(self.external_wrench))
+
 
 @dataclass(frozen=True, slots=True)
 class ActionSpec:
@@ -158,6 +162,10 @@ class Proposal:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "actions", frozen_array(self.actions))
+        if self.features is not None:
+            object.__setattr__(self, "features", frozen_array(self.features))
+        if self.samples is not None:
+            object.__setattr__(self, "samples", frozen_array(self.samples))
 
 
 @dataclass(frozen=True, slots=True)

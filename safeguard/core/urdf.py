@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 import xml.etree.ElementTree as ET
@@ -11,7 +12,7 @@ from typing import Any
 
 import pinocchio as pin
 
-from safeguard.core.errors import LimitError, RobotError
+from safeguard.core.errors import LimitError, RobotError, UnknownNameError
 
 _PACKAGE = re.compile(r'filename="package://([^"]+)"')
 
@@ -55,16 +56,42 @@ def collision_geometry(model: Any, text: str, path: Path) -> Any:
         raise RobotError(f"collision geometry of {path}: {error}") from error
 
 
-def group_states(path: Path) -> dict[str, dict[str, float]]:
-    """Named configurations of an SRDF file: state name → joint name → position."""
+def group_states(path: Path, joints: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Named configurations of an SRDF file: state name → joint name → position.
+
+    Raises:
+        RobotError: not an SRDF, or a position is not a finite number.
+        UnknownNameError: a state names a joint that is not among ``joints``.
+    """
     try:
         root = ET.fromstring(path.read_text())
     except ET.ParseError as error:
         raise RobotError(f"SRDF {path} is not well-formed XML: {error}") from error
     return {
-        state.get("name", ""): {j.get("name", ""): float(j.get("value", "nan")) for j in state.iter("joint")}
+        state.get("name", ""): {
+            _known(joint.get("name", ""), joints, path): _position(joint, state, path) for joint in state.iter("joint")
+        }
         for state in root.iter("group_state")
     }
+
+
+def _known(name: str, joints: Sequence[str], path: Path) -> str:
+    if name not in joints:
+        raise UnknownNameError("joint", name, joints, str(path))
+    return name
+
+
+def _position(joint: ET.Element, state: ET.Element, path: Path) -> float:
+    text = joint.get("value", "")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise RobotError(
+            f"SRDF {path}: group state {state.get('name')!r} has {joint.get('name')!r} at {text!r}, expected a number"
+        )
+    return value
 
 
 def _resolve(name: str, path: Path, package_dirs: Sequence[Path]) -> str:

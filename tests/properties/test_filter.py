@@ -26,9 +26,10 @@ SCALE = {
     NominalKind.POSITION: np.ones(7),
 }
 NUMBERS = st.one_of(
-    st.floats(-3.0, 3.0), st.floats(-1e6, 1e6), st.sampled_from([0.0, -0.0, 1e12, -1e100, np.inf, -np.inf, np.nan, 5e-324])
+    st.floats(-3.0, 3.0),
+    st.floats(-1e6, 1e6),
+    st.sampled_from([0.0, -0.0, 1e12, -1e100, np.inf, -np.inf, np.nan, 5e-324]),
 )
-SHAPE_BUG = pytest.mark.xfail(strict=True, reason="filter.py: the shape of kp and kd is not checked")
 SHAPES = st.sampled_from([(), (0,), (1,), (6,), (8,), (7, 1), (1, 7), (7, 7)])
 
 
@@ -69,9 +70,11 @@ def assert_sound(result: FilterResult) -> None:
 
 def same(a: FilterResult, b: FilterResult) -> bool:
     """Equal in every bit that a decision or a record holds."""
-    return a.torque.tobytes() == b.torque.tobytes() and a.acceleration.tobytes() == b.acceleration.tobytes() and repr(
-        a
-    ) == repr(b)
+    return (
+        a.torque.tobytes() == b.torque.tobytes()
+        and a.acceleration.tobytes() == b.acceleration.tobytes()
+        and repr(a) == repr(b)
+    )
 
 
 @settings(max_examples=150)
@@ -114,7 +117,10 @@ def test_proposals_near_the_largest_float_neither_raise_nor_leave_nan(kind: Nomi
     assert not np.isnan(result.effort)
 
 
-@pytest.mark.parametrize("gain", [*(pytest.param(np.zeros(s), marks=SHAPE_BUG) for s in (3, (7, 7), 0)), np.full(7, np.nan), np.full(7, np.inf)])
+@pytest.mark.parametrize(
+    "gain",
+    [np.zeros(3), np.zeros((7, 7)), np.zeros(0), np.full(7, np.nan), np.full(7, np.inf)],
+)
 @pytest.mark.parametrize("which", ["kp", "kd"])
 def test_bad_gains_are_answered_by_the_backup(which: str, gain: Vector) -> None:
     """Gains come with the proposal: misshapen or non-finite ones are an alarm, not an exception."""

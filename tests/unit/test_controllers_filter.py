@@ -231,7 +231,6 @@ def test_reset_forgets_and_with_a_state_stores_its_stop(filt: SafetyFilter) -> N
     np.testing.assert_array_equal(plan_of(filt).v0, MOVING.v)
 
 
-@pytest.mark.xfail(strict=True, reason="filter.py: the first backup after reset(state) is one period ahead")
 def test_the_first_backup_after_a_reset_starts_at_the_start(filt: SafetyFilter) -> None:
     """At the state and time of the reset the reference is that state: the acceleration is pure feed-forward."""
     filt.reset(MOVING)

@@ -99,7 +99,7 @@ def test_raw_osqp_keeps_old_data_when_an_update_fails() -> None:
 
 
 def test_the_wrapper_rejects_crossed_bounds_and_is_unharmed(solver: OsqpSolver) -> None:
-    """l > u in one row is REJECTED without an iteration; the next problem is solved as if nothing had been."""
+    """L > u in one row is REJECTED without an iteration; the next problem is solved as if nothing had been."""
     crossed = simple()
     crossed.lower[3] = 1.5
     x, status, iterations = crossed.solved_by(solver)
@@ -186,7 +186,9 @@ def test_raw_osqp_gives_a_finite_x_for_an_infeasible_problem() -> None:
     """``np.isfinite`` passes on what OSQP returns for x ≥ 1, x ≤ −1; only the status tells."""
     instance = osqp.OSQP(algebra="builtin")
     rows = sparse.csc_matrix(np.array([[1.0], [1.0]]))
-    instance.setup(sparse.eye(1, format="csc"), np.zeros(1), rows, np.array([1.0, -9.0]), np.array([9.0, -1.0]), verbose=False)
+    instance.setup(
+        sparse.eye(1, format="csc"), np.zeros(1), rows, np.array([1.0, -9.0]), np.array([9.0, -1.0]), verbose=False
+    )
     result = instance.solve(raise_error=False)
     assert result.info.status == "primal infeasible"
     assert np.isfinite(result.x).all()
@@ -218,7 +220,9 @@ def test_raw_osqp_calls_a_slightly_infeasible_problem_solved() -> None:
     """0.5 ≤ x ≤ 0.4995 as two rows is "solved" at default tolerances."""
     instance = osqp.OSQP(algebra="builtin")
     rows = sparse.csc_matrix(np.array([[1.0], [1.0]]))
-    instance.setup(sparse.eye(1, format="csc"), np.zeros(1), rows, np.array([0.5, -9.0]), np.array([9.0, 0.4995]), verbose=False)
+    instance.setup(
+        sparse.eye(1, format="csc"), np.zeros(1), rows, np.array([0.5, -9.0]), np.array([9.0, 0.4995]), verbose=False
+    )
     assert instance.solve(raise_error=False).info.status == "solved"
 
 

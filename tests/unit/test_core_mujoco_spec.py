@@ -27,7 +27,7 @@ def mass_and_bias(model: Any, q: Vector, v: Vector) -> tuple[Vector, Vector]:
     data.qpos[:], data.qvel[:] = q, v
     mujoco.mj_forward(model, data)
     M = np.zeros((model.nv, model.nv))
-    mujoco.mj_fullM(model, M, data.qM)
+    mujoco.mj_fullM(model, data, M)
     return M, np.array(data.qfrc_bias)
 
 

@@ -36,7 +36,6 @@ def test_frozen_array_copies_what_others_can_change() -> None:
     assert frozen_array(np.arange(6.0).reshape(2, 3).T).flags.c_contiguous
 
 
-@pytest.mark.xfail(strict=True, reason="types.py: a read-only view of a writable array is taken as an owner")
 def test_a_read_only_view_of_a_writable_array_is_copied() -> None:
     """Read-only is not unchanging: the owner of the memory can still write."""
     source = np.array([1.0, 2.0])

@@ -73,7 +73,6 @@ def test_episodes_are_numbered_and_independent(tmp_path: Path) -> None:
     assert verify_run(tmp_path).verdict == "complete"
 
 
-@pytest.mark.xfail(reason="command numbers go on over episodes, a replay starts each with a shield of its own")
 def test_several_episodes_of_one_shield_replay(tmp_path: Path) -> None:
     """A run in which one shield drove several episodes replays."""
     lab = Lab(near, audit=tmp_path).start(10)

@@ -1,0 +1,114 @@
+"""Which pairs get a row, and what it asks for. Distances and gradients are in tests/theory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from safeguard.controllers.brake import StopPlan
+from safeguard.controllers.clearance import Clearance, ClearanceRows
+from safeguard.controllers.dynamics import Dynamics
+from safeguard.controllers.viability import braking_point
+from safeguard.core.config import ClearanceConfig
+from safeguard.core.types import Vector
+from tests.unit.controllers_support import DT, capsule_distances, panda, random_q
+
+CONFIG = ClearanceConfig()
+A_BRAKE = 0.45 * panda().limits.a_max
+A_PLAN = 0.85 * A_BRAKE
+
+
+def rows_at(q: Vector, v: Vector, config: ClearanceConfig = CONFIG) -> tuple[ClearanceRows, Vector, Vector]:
+    """(rows, distances, braking point) at a state."""
+    clearance, dynamics = Clearance(panda(), config), Dynamics(panda())
+    dynamics.update(q, v)
+    distances, brake = clearance.measure(q), braking_point(v, A_BRAKE, DT)
+    return clearance.rows(distances, dynamics.J, v, A_PLAN, brake, DT), distances, brake
+
+
+def left_after_stop(q: Vector, v: Vector) -> Vector:
+    """Clearance left after a stop, by brute force."""
+    return capsule_distances(panda(), StopPlan(q, v, A_PLAN, 0).at(1e3)[0])
+
+
+def test_there_are_never_more_rows_than_slots_and_the_worst_pair_has_one() -> None:
+    """At most ``slots`` rows, in a fixed order of pairs, and the pair whose stop leaves least is among them."""
+    rng, full = np.random.default_rng(0), 0
+    for _ in range(200):
+        q, v = random_q(rng), 0.2 * rng.normal(size=7)
+        rows, distances, _ = rows_at(q, v)
+        pairs = rows.pairs.tolist()
+        assert len(pairs) <= CONFIG.slots
+        assert pairs == sorted(set(pairs))
+        assert rows.C.shape == (len(pairs), 7)
+        full += len(pairs) == CONFIG.slots
+        if distances.min() < 0.0:
+            assert int(distances.argmin()) in pairs
+    assert full > 0
+
+
+def test_pairs_far_away_get_no_row() -> None:
+    """A row is missing only for pairs that no stop after this period can bring into the zone."""
+    rng = np.random.default_rng(1)
+    zone = CONFIG.floor_m + CONFIG.buffer_m + CONFIG.zone_m
+    skipped = 0
+    for _ in range(100):
+        q, v = random_q(rng), 0.1 * rng.normal(size=7)
+        rows, _, _ = rows_at(q, v)
+        if len(rows.pairs) == CONFIG.slots:
+            continue
+        others = np.setdiff1d(np.arange(len(panda().collision.pairs)), rows.pairs)
+        for _ in range(3):
+            a = rng.uniform(-1.0, 1.0, 7) * panda().limits.a_max
+            w = v + a * DT
+            assert left_after_stop(q + 0.5 * (v + w) * DT, w)[others].min() >= zone
+        skipped += len(others)
+    assert skipped > 100
+
+
+def test_a_row_predicts_what_an_acceleration_leaves_after_the_stop() -> None:
+    """C a + (what coasting leaves) equals the brute-force clearance after the stop, to first order."""
+    rng, errors, scale = np.random.default_rng(2), [], []
+    while len(errors) < 40:
+        q, v = random_q(rng), 0.05 * rng.normal(size=7)
+        rows, _, _ = rows_at(q, v)
+        if len(rows.pairs) == 0:
+            continue
+        a = 0.5 * rng.uniform(-1.0, 1.0, 7)
+        a = np.where((v + a * DT) * v > 0.0, a, 0.0)  # the formula is for joints that don't turn round
+        change = [left_after_stop(q + (v + 0.5 * x * DT) * DT, v + x * DT)[rows.pairs] for x in (a, 0.0 * a)]
+        predicted = rows.C @ a
+        errors.append(np.abs(change[0] - change[1] - predicted).max())
+        scale.append(np.abs(predicted).max())
+    assert np.median(np.array(errors) / np.maximum(scale, 1e-12)) < 0.05
+
+
+def test_braking_satisfies_every_row() -> None:
+    """Bounds are relaxed to the braking point where needed, and the slack says by how much."""
+    rng, relaxed = np.random.default_rng(3), 0
+    for _ in range(200):
+        rows, _, brake = rows_at(random_q(rng), 0.3 * rng.normal(size=7))
+        assert (rows.C @ brake >= rows.bound - 1e-15).all()
+        assert (rows.slack >= 0.0).all()
+        relaxed += bool((rows.slack > 1e-5).any())
+        unrelaxed = rows.slack == 0.0
+        assert (rows.C @ brake >= (rows.bound + rows.slack))[unrelaxed].all()
+    assert relaxed > 0
+
+
+def test_outside_the_buffer_at_rest_no_slack_is_needed() -> None:
+    """At rest with 10 mm everywhere standing still satisfies every row as it is."""
+    rng, seen = np.random.default_rng(4), 0
+    while seen < 30:
+        q = random_q(rng)
+        if not 0.0101 < capsule_distances(panda(), q).min() < 0.03:
+            continue
+        rows, _, _ = rows_at(q, np.zeros(7))
+        assert len(rows.pairs) > 0
+        np.testing.assert_array_equal(rows.slack, 0.0)
+        assert (rows.bound <= 0.0).all()
+        seen += 1
+
+
+def test_names_are_those_of_the_robot() -> None:
+    """So that rows and refusals can be read."""
+    assert Clearance(panda(), CONFIG).names == panda().collision.names

@@ -1,0 +1,60 @@
+"""M a + h = τ, against pinocchio's own inverse dynamics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pinocchio as pin
+
+from safeguard.controllers.dynamics import Dynamics
+from safeguard.core.robot import RobotModel
+from tests.unit.controllers_support import panda, tiny_arm
+
+
+def states(robot: RobotModel, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random (q, v, a), each of shape (count, n)."""
+    rng = np.random.default_rng(0)
+    q = rng.uniform(robot.limits.q_min, robot.limits.q_max, (count, robot.n))
+    return q, rng.normal(size=q.shape), 5.0 * rng.normal(size=q.shape)
+
+
+def test_torque_and_acceleration_are_inverse_dynamics_with_friction(tmp_path: Path) -> None:
+    """τ = rnea + friction at random states, armature included, and a = M⁻¹(τ − h) takes it back."""
+    for robot in (panda(), tiny_arm(tmp_path)):
+        dynamics, data = Dynamics(robot), robot.pin_model.createData()
+        for q, v, a in zip(*states(robot, 20), strict=True):
+            dynamics.update(q, v)
+            friction = robot.viscous * v + robot.coulomb * np.tanh(v / 0.01)
+            expected = pin.rnea(robot.pin_model, data, q, v, a) + friction
+            np.testing.assert_allclose(dynamics.torque(a), expected, atol=1e-9)
+            np.testing.assert_allclose(dynamics.acceleration(dynamics.torque(a)), a, atol=1e-9)
+            np.testing.assert_allclose(dynamics.M, dynamics.M.T, atol=1e-12)
+
+
+def test_torques_along_a_path_are_those_of_its_states(tmp_path: Path) -> None:
+    """Row by row the same as one state at a time, whatever was updated before."""
+    for robot in (panda(), tiny_arm(tmp_path)):
+        dynamics = Dynamics(robot)
+        q, v, a = states(robot, 6)
+        along = dynamics.torques_along(q, v, a)
+        for k in range(6):
+            dynamics.update(q[k], v[k])
+            np.testing.assert_allclose(along[k], dynamics.torque(a[k]), atol=1e-9)
+
+
+def test_the_jacobian_is_that_of_the_last_state() -> None:
+    """J v is the twist at the world's origin: it moves the tool as finite differences do."""
+    robot = panda()
+    dynamics, (q, v, _) = Dynamics(robot), states(robot, 1)
+    dynamics.update(q[0], v[0])
+    twist = dynamics.J @ v[0]
+    frame = robot.pin_model.getFrameId(robot.tool_frame)
+    places = []
+    for step in (-1e-6, 1e-6):
+        data = robot.pin_model.createData()
+        pin.framesForwardKinematics(robot.pin_model, data, q[0] + step * v[0])
+        places.append(np.array(data.oMf[frame].translation))
+    middle = 0.5 * (places[0] + places[1])
+    speed = (places[1] - places[0]) / 2e-6
+    np.testing.assert_allclose(twist[:3] + np.cross(twist[3:], middle), speed, atol=1e-6)

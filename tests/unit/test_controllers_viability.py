@@ -1,0 +1,55 @@
+"""The formulas of viability at hand-computed points. The theorem is in tests/theory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from safeguard.controllers.viability import JointBounds, braking_point, largest_acceleration, stop_position
+
+ONE = np.ones(1)
+
+
+@pytest.mark.parametrize(
+    ("v", "expected"), [(1.0, -5.0), (-1.0, 5.0), (0.004, -2.0), (-0.004, 2.0), (0.0, 0.0), (0.01, -5.0)]
+)
+def test_the_braking_point_brakes_fully_but_never_reverses(v: float, expected: float) -> None:
+    """−sgn(v) a_b, or −v/dt where that would turn the joint round within the period."""
+    assert braking_point(v * ONE, 5.0 * ONE, 0.002)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("v", "expected"), [(2.0, 1.4), (-2.0, 0.6), (0.0, 1.0)])
+def test_a_stop_ends_after_v_squared_over_two_a(v: float, expected: float) -> None:
+    """From q = 1 with a_b = 5: ±4/10."""
+    assert stop_position(ONE, v * ONE, 5.0 * ONE)[0] == pytest.approx(expected)
+
+
+def test_the_largest_acceleration_uses_the_room_exactly() -> None:
+    """With it the tick and the stop after it end exactly at the edge, for slow, fast and inward motion."""
+    a_brake, dt = 5.0, 0.002
+    for room, v in ((0.1, 0.5), (0.1, 0.99), (0.5, -0.3), (1e-4, 0.0), (1e-6, 1e-3)):
+        a = largest_acceleration(room * ONE, v * ONE, a_brake * ONE, dt)[0]
+        w = v + a * dt
+        assert w >= 0.0
+        assert (v + w) * dt / 2.0 + w * w / (2.0 * a_brake) == pytest.approx(room, rel=1e-9)
+
+
+def test_too_little_room_turns_the_joint_round_inside_the_period() -> None:
+    """With 1 µm left at 4 mm/s the vertex v²/(2|a|) is the room; with none left there is no such acceleration."""
+    a = largest_acceleration(1e-6 * ONE, 0.004 * ONE, 5.0 * ONE, 0.002)[0]
+    assert 0.004**2 / (2.0 * -a) == pytest.approx(1e-6)
+    assert largest_acceleration(0.0 * ONE, 0.004 * ONE, 5.0 * ONE, 0.002)[0] == -np.inf
+    inwards = largest_acceleration(-1e-3 * ONE, -0.2 * ONE, 5.0 * ONE, 0.002)[0]
+    assert -0.2 * 0.002 + inwards * 0.002**2 / 2.0 == pytest.approx(-1e-3)
+
+
+def test_shares_scale_the_caps_only() -> None:
+    """Far from the limits the interval is ±share a_max, cut where the share of the speed would be passed."""
+    bounds = JointBounds(-9.0 * ONE, 9.0 * ONE, 2.0 * ONE, 10.0 * ONE, 5.0 * ONE, 0.002)
+    lower, upper = bounds(0.0 * ONE, 0.0 * ONE, 0.0 * ONE, 1.0, 0.3)
+    assert (lower[0], upper[0]) == pytest.approx((-3.0, 3.0))
+    lower, upper = bounds(0.0 * ONE, 0.999 * ONE, -5.0 * ONE, 0.5, 1.0)
+    assert upper[0] == pytest.approx(0.5)
+    assert lower[0] == pytest.approx(-10.0)
+    lower, upper = bounds(0.0 * ONE, 1.5 * ONE, -5.0 * ONE, 0.5, 1.0)
+    assert upper[0] == pytest.approx(-5.0)  # above its share of speed: at least full braking
