@@ -209,7 +209,7 @@ class SafetyFilter:
 
     def _motion(self, problem: Problem, a: Vector, tau: Vector, now: int) -> _Motion:
         v_next = problem.v + a * self.dt
-        q_next = problem.q + 0.5 * (problem.v + v_next) * self.dt
+        q_next = problem.q + (problem.v + v_next) * (0.5 * self.dt)
         return _Motion(a, tau, StopPlan(sealed(q_next), sealed(v_next), self.a_brake, now + self._dt_ns))
 
     def _admissible(self, problem: Problem, now: int) -> _Motion | None:
@@ -232,9 +232,10 @@ class SafetyFilter:
         refusal = refusal or self._checker.motion_refusal(problem.q, problem.v, motion.a)
         if refusal:
             return refusal
-        residual = np.abs(self.dynamics.M @ motion.a + self.dynamics.h - motion.tau).max()
-        if not residual < 1e-6:
-            return f"torque and acceleration differ by {residual:.2e} N·m"
+        if problem.torque is not None:
+            residual = float(np.abs(self.dynamics.torque(motion.a) - motion.tau).max())
+            if not residual < 1e-6:
+                return f"torque and acceleration differ by {residual:.2e} N·m"
         rows = problem.rows
         if len(rows.pairs) == 0:
             return ""

@@ -145,8 +145,7 @@ class Shield:
         now = self._clock() if now is None else now
         watch = [time.perf_counter_ns()]
         observation = as_observation(observation)
-        seen = self._see(observation, now)
-        state = self._trusted(observation, seen)
+        seen, state = self._see(observation, now)
         watch.append(time.perf_counter_ns())
         arrived = self._ask(observation, state, now)
         received = self._intake.receive(arrived, self.port.spec, now, observation)
@@ -183,27 +182,23 @@ class Shield:
         self._recording = time.perf_counter_ns() - watch[-1]
         return decision
 
-    def _see(self, observation: Observation, now: int) -> tuple[Verdict, ...]:
-        """Intake's checks, and whether the body could be there at all."""
-        seen = self._intake.observe(observation, now)
-        if any(v.cause in _STATE_CAUSES for v in seen):
-            return seen
-        odd = self.platform.plausible(observation.state)
-        return seen if odd is None else (*seen, _verdict("platform", Cause.STATE_INVALID, odd))
-
-    def _trusted(self, observation: Observation, seen: Sequence[Verdict]) -> RobotState | None:
-        """The measured state if every check on it passed; the first one is where the backup starts.
+    def _see(self, observation: Observation, now: int) -> tuple[tuple[Verdict, ...], RobotState | None]:
+        """Intake's checks, and the measured state if it can be trusted; the first one is where the backup starts.
 
         Without enforcement any state of the right shape counts, as for a stack that has no shield.
         """
-        state = observation.state
-        shaped = state.q.shape == state.v.shape == (len(self.platform.joints),)
-        if any(v.cause in _STATE_CAUSES for v in seen) and (self.enforcement is not Enforcement.OFF or not shaped):
-            return None
+        seen, state = self._intake.observe(observation, now), observation.state
+        trusted = _STATE_CAUSES.isdisjoint([verdict.cause for verdict in seen])
+        if trusted and (odd := self.platform.plausible(state)) is not None:
+            seen, trusted = (*seen, _verdict("platform", Cause.STATE_INVALID, odd)), False
+        if not trusted and self.enforcement is Enforcement.OFF:
+            trusted = state.q.shape == state.v.shape == (len(self.platform.joints),)
+        if not trusted:
+            return seen, None
         if self._fresh:
             self.platform.reset(state)
             self._fresh = False
-        return state
+        return seen, state
 
     def _ask(self, observation: Observation, state: RobotState | None, now: int) -> Proposal | None:
         if state is not None:

@@ -24,12 +24,14 @@ Attack = Callable[[RobotState, int, np.random.Generator], Vector]
 def bang_bang(state: RobotState, k: int, rng: np.random.Generator) -> Vector:
     """Three times the torque limits, each joint's sign drawn anew every 100 ms."""
     signs = np.random.default_rng(k // 50).choice([-1.0, 1.0], 7)
-    return 3.0 * LIMITS.tau_max * signs
+    tau: Vector = 3.0 * LIMITS.tau_max * signs
+    return tau
 
 
 def noise(state: RobotState, k: int, rng: np.random.Generator) -> Vector:
     """Random torques around the limits, every tick."""
-    return 1.5 * LIMITS.tau_max * rng.normal(size=7)
+    tau: Vector = 1.5 * LIMITS.tau_max * rng.normal(size=7)
+    return tau
 
 
 def to_limits(state: RobotState, k: int, rng: np.random.Generator) -> Vector:
@@ -137,7 +139,8 @@ def test_a_proposal_that_turns_nan_leads_to_standstill_in_physics() -> None:
     filt, world, record = quick_filter(), World(panda(), None, period=DT), Record()
     world.reset(0)
     filt.reset(world.observe().state)
-    rng, speeds = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    speeds: list[float] = []
     for k in range(500):
         state = world.observe().state
         tau = bang_bang(state, k, rng) if k < 150 else np.full(7, np.nan)

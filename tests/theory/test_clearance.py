@@ -14,7 +14,7 @@ from safeguard.controllers.brake import StopPlan
 from safeguard.controllers.clearance import Clearance
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.core.config import ClearanceConfig
-from safeguard.core.types import Vector
+from safeguard.core.types import Indices, Vector
 from tests.unit.controllers_support import (
     DT,
     capsule_distances,
@@ -31,7 +31,7 @@ A_BRAKE = 0.45 * panda().limits.a_max
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def all_rows(q: Vector) -> tuple[Vector, Vector]:
+def all_rows(q: Vector) -> tuple[Indices, Vector]:
     """(pairs, gradient of their distances) of every pair at ``q``."""
     everything = ClearanceConfig(zone_m=100.0, slots=len(panda().collision.pairs))
     clearance, dynamics, still = Clearance(panda(), everything), Dynamics(panda()), np.zeros(7)
@@ -276,6 +276,8 @@ def test_the_pieces_are_not_much_larger_than_the_primitives() -> None:
     pin.forwardKinematics(panda().pin_model, data, np.zeros(7))
     centres = np.array([(data.oMi[o.parentJoint] * o.placement).translation for o in spheres])
     sizes = np.array([float(o.geometry.radius) for o in spheres])
-    for end, radius in zip(np.concatenate((starts, ends)), np.concatenate((radii, radii)), strict=True):
-        gap = np.linalg.norm(centres - end, axis=1)[np.abs(sizes - radius) < 1.1e-3]
-        assert gap.min() < 1.1e-3
+    for k, radius in enumerate(radii):
+        caps = centres[np.abs(sizes - radius) < 1.1e-3]
+        for end in (starts[k], ends[k]):
+            gap: Vector = np.linalg.norm(caps - end, axis=1)
+            assert gap.min() < 1.1e-3

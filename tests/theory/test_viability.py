@@ -76,7 +76,8 @@ def worst_excess(case: Case, a: Vector) -> Vector:
     turn = np.where(turn < case.dt, turn, 0.0)
     vertex = case.q + case.v * turn + 0.5 * a * turn * turn
     high, low = np.maximum(q.max(axis=0), vertex), np.minimum(q.min(axis=0), vertex)
-    return np.maximum(high - case.q_max, case.q_min - low)
+    excess: Vector = np.maximum(high - case.q_max, case.q_min - low)
+    return excess
 
 
 @pytest.mark.parametrize("dt", [0.001, 0.002, 0.005])

@@ -48,7 +48,7 @@ ARM_URDF = """<?xml version="1.0"?>
   <joint name="flange" type="fixed"><parent link="fore"/><child link="tool"/><origin xyz="0 0 0.3"/></joint>
 </robot>
 """
-ARM_LIMITS = {
+ARM_LIMITS: dict[str, dict[str, Any]] = {
     "limits": {
         "acceleration_radps2": {"values": [10.0, 12.0], "source": "test"},
         "torque_rate_nmps": {"values": [500.0, 400.0], "source": "test"},
@@ -81,7 +81,8 @@ def write_arm(folder: Path, text: str = ARM_URDF) -> Path:
 
 def tiny_arm(folder: Path, text: str = ARM_URDF, **options: Any) -> RobotModel:
     """The two-joint arm with all of its limits."""
-    return RobotModel.from_urdf(write_arm(folder, text), **{"limits": ARM_LIMITS, **options})
+    given: dict[str, Any] = {"limits": ARM_LIMITS, **options}
+    return RobotModel.from_urdf(write_arm(folder, text), **given)
 
 
 def replaced(text: str, old: str, new: str) -> str:
@@ -123,12 +124,13 @@ def segment_distances(p0: Vector, p1: Vector, q0: Vector, q1: Vector) -> Vector:
     safe = np.where(den > 1e-12, den, 1.0)
     s, t = (b * f - c * e) / safe, (a * f - b * c) / safe
     inside = (den > 1e-12) & (s >= 0.0) & (s <= 1.0) & (t >= 0.0) & (t <= 1.0)
-    gap = np.linalg.norm(r + s[:, None] * d1 - t[:, None] * d2, axis=1)
+    gap: Vector = np.linalg.norm(r + s[:, None] * d1 - t[:, None] * d2, axis=1)
     ends = (
         point_distances(p0, q0, q1), point_distances(p1, q0, q1),
         point_distances(q0, p0, p1), point_distances(q1, p0, p1),
     )  # fmt: skip
-    return np.where(inside, gap, np.min(ends, axis=0))
+    on_edge: Vector = np.min(ends, axis=0)
+    return np.where(inside, gap, on_edge)
 
 
 def point_distances(x: Vector, a: Vector, b: Vector) -> Vector:
@@ -143,7 +145,9 @@ def capsule_ends(robot: RobotModel, q: Vector) -> tuple[Vector, Vector, Vector]:
     """(start, end, radius) of every piece in the world at ``q``; all pieces must be capsules."""
     data = robot.pin_model.createData()
     pin.forwardKinematics(robot.pin_model, data, q)
-    starts, ends, radii = [], [], []
+    starts: list[Vector] = []
+    ends: list[Vector] = []
+    radii: list[float] = []
     for obj in robot.collision.geometry.geometryObjects:
         place = data.oMi[obj.parentJoint] * obj.placement
         half = np.array([0.0, 0.0, obj.geometry.halfLength])
@@ -157,4 +161,5 @@ def capsule_distances(robot: RobotModel, q: Vector) -> Vector:
     """Signed distances of all kept pairs at ``q`` in plain numpy, shape (pairs,), m."""
     starts, ends, radii = capsule_ends(robot, q)
     i, j = np.array(robot.collision.pairs).T
-    return segment_distances(starts[i], ends[i], starts[j], ends[j]) - radii[i] - radii[j]
+    distances: Vector = segment_distances(starts[i], ends[i], starts[j], ends[j]) - radii[i] - radii[j]
+    return distances

@@ -67,7 +67,9 @@ def test_pairs_far_away_get_no_row() -> None:
 
 def test_a_row_predicts_what_an_acceleration_leaves_after_the_stop() -> None:
     """C a + (what coasting leaves) equals the brute-force clearance after the stop, to first order."""
-    rng, errors, scale = np.random.default_rng(2), [], []
+    rng = np.random.default_rng(2)
+    errors: list[float] = []
+    scale: list[float] = []
     while len(errors) < 40:
         q, v = random_q(rng), 0.05 * rng.normal(size=7)
         rows, _, _ = rows_at(q, v)
@@ -77,8 +79,8 @@ def test_a_row_predicts_what_an_acceleration_leaves_after_the_stop() -> None:
         a = np.where((v + a * DT) * v > 0.0, a, 0.0)  # the formula is for joints that don't turn round
         change = [left_after_stop(q + (v + 0.5 * x * DT) * DT, v + x * DT)[rows.pairs] for x in (a, 0.0 * a)]
         predicted = rows.C @ a
-        errors.append(np.abs(change[0] - change[1] - predicted).max())
-        scale.append(np.abs(predicted).max())
+        errors.append(float(np.abs(change[0] - change[1] - predicted).max()))
+        scale.append(float(np.abs(predicted).max()))
     assert np.median(np.array(errors) / np.maximum(scale, 1e-12)) < 0.05
 
 

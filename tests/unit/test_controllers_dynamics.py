@@ -9,10 +9,11 @@ import pinocchio as pin
 
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.core.robot import RobotModel
+from safeguard.core.types import Vector
 from tests.unit.controllers_support import panda, tiny_arm
 
 
-def states(robot: RobotModel, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def states(robot: RobotModel, count: int) -> tuple[Vector, Vector, Vector]:
     """Random (q, v, a), each of shape (count, n)."""
     rng = np.random.default_rng(0)
     q = rng.uniform(robot.limits.q_min, robot.limits.q_max, (count, robot.n))
@@ -50,7 +51,7 @@ def test_the_jacobian_is_that_of_the_last_state() -> None:
     dynamics.update(q[0], v[0])
     twist = dynamics.J @ v[0]
     frame = robot.pin_model.getFrameId(robot.tool_frame)
-    places = []
+    places: list[Vector] = []
     for step in (-1e-6, 1e-6):
         data = robot.pin_model.createData()
         pin.framesForwardKinematics(robot.pin_model, data, q[0] + step * v[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,9 +27,9 @@ def test_good_limits_pass() -> None:
 @pytest.mark.parametrize("name", ["v_max", "a_max", "tau_max", "tau_rate_max"])
 def test_a_missing_or_senseless_limit_is_named(name: str, bad: float) -> None:
     """The message has the joint, the file, the limit, its value and where it comes from."""
-    values = np.array([1.0, bad])
+    overrides: dict[str, Any] = {name: np.array([1.0, bad])}
     with pytest.raises(LimitError, match=f"'elbow' of arm.urdf: {name} is {bad}") as caught:
-        replace(GOOD, **{name: values}).validate(JOINTS, "arm.urdf")
+        replace(GOOD, **overrides).validate(JOINTS, "arm.urdf")
     assert GOOD.provenance.get(name, "nowhere") in str(caught.value)
 
 
@@ -36,7 +37,7 @@ def test_a_missing_or_senseless_limit_is_named(name: str, bad: float) -> None:
 def test_position_limits_must_be_finite_and_increasing(low: float, high: float) -> None:
     """Both values are in the message, and what to add to the URDF."""
     bad = replace(GOOD, q_min=np.array([low, -1.0]), q_max=np.array([high, 1.0]))
-    with pytest.raises(LimitError, match="'shoulder'.*finite and increasing; add <limit"):
+    with pytest.raises(LimitError, match=r"'shoulder'.*finite and increasing; add <limit"):
         bad.validate(JOINTS, "arm.urdf")
 
 

@@ -121,7 +121,7 @@ def test_a_model_cannot_be_edited() -> None:
 
 def test_an_unknown_robot_lists_those_that_exist() -> None:
     """``load`` of a misspelt name raises UnknownNameError with the known ones."""
-    with pytest.raises(UnknownNameError, match="unknown robot 'pandaa'; known: .*panda") as caught:
+    with pytest.raises(UnknownNameError, match=r"unknown robot 'pandaa'; known: .*panda") as caught:
         RobotModel.load("pandaa")
     assert caught.value.name == "pandaa"
     assert caught.value.known == RobotModel.known()
@@ -162,14 +162,14 @@ def test_a_wrong_urdf_is_refused_with_what_and_where(tmp_path: Path, text: str, 
 def test_contradictory_position_limits_are_named(tmp_path: Path) -> None:
     """Lower > upper is a LimitError with the joint, the values and the fix."""
     text = replaced(ARM_URDF, 'lower="-2.0" upper="2.0"', 'lower="2.0" upper="-2.0"')
-    with pytest.raises(LimitError, match="'shoulder' .*position limits"):
+    with pytest.raises(LimitError, match=r"'shoulder' .*position limits"):
         tiny_arm(tmp_path, text)
 
 
 def test_equal_position_limits_are_refused(tmp_path: Path) -> None:
     """A joint without any range contradicts being a joint: lock it instead."""
     text = replaced(ARM_URDF, 'lower="-2.0" upper="2.0"', 'lower="2.0" upper="2.0"')
-    with pytest.raises(LimitError, match="'shoulder' .*position limits"):
+    with pytest.raises(LimitError, match=r"'shoulder' .*position limits"):
         tiny_arm(tmp_path, text)
 
 
@@ -219,7 +219,7 @@ def test_an_unknown_group_state_lists_those_of_the_srdf(tmp_path: Path) -> None:
     """The message has the state names of the file."""
     srdf = tmp_path / "tiny.srdf"
     srdf.write_text('<robot name="tiny"><group_state name="up"><joint name="elbow" value="0"/></group_state></robot>')
-    with pytest.raises(UnknownNameError, match="unknown group state 'rest'.*known: up"):
+    with pytest.raises(UnknownNameError, match=r"unknown group state 'rest'.*known: up"):
         tiny_arm(tmp_path, srdf=srdf, limits={**ARM_LIMITS, "home": "rest"})
 
 
@@ -246,9 +246,9 @@ def test_damaged_extra_files_are_refused(tmp_path: Path, name: str, text: str) -
     """Unreadable YAML and group states that make no sense raise RobotError and name the file."""
     file = tmp_path / name
     file.write_text(text)
-    key = "limits" if name.endswith("yaml") else "srdf"
+    options: dict[str, Any] = {"limits" if name.endswith("yaml") else "srdf": file}
     with pytest.raises(RobotError, match=name.replace(".", r"\.")):
-        tiny_arm(tmp_path, **{key: file})
+        tiny_arm(tmp_path, **options)
 
 
 # -- digest ---------------------------------------------------------------------------------------------
