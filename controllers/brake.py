@@ -78,7 +78,7 @@ class StopPlan:
         The last sample is the hold: at rest, without acceleration.
         """
         durations, slope = self.durations, self.slope
-        s = np.arange(count)[:, None] * (durations.max() / (count - 1))
+        s = (np.arange(count)[:, None] / (count - 1)) * durations.max()
         braked = np.minimum(s, durations)
         v = self.v0 - slope * braked
         return self.q0 + 0.5 * (self.v0 + v) * braked, v, (s < durations) * -slope

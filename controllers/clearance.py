@@ -55,7 +55,7 @@ class Clearance:
         self._requests = list(self._pool.getGeometryData(0).collisionRequests)
         # Elements of the vector in place: reading one costs 70 ns, going through the vector 300 ns.
         self._results = list(self._placed.distanceResults)
-        self._normals = [(0.0, 0.0, 1.0)] * len(self._results)
+        self._normals: list[tuple[float, float, float]] = [(0.0, 0.0, 1.0)] * len(self._results)
         self._a_max = robot.limits.a_max
         none = np.zeros((0, robot.n))
         self._no_rows = ClearanceRows(np.zeros(0, dtype=np.intp), none, np.zeros(0), np.zeros(0))
@@ -112,12 +112,14 @@ class Clearance:
         rows: list[tuple[float, ...]] = []
         for pair in pairs.tolist():
             result = self._results[pair]
-            x, y, z = result.normal.tolist()
+            normal: list[float] = result.normal.tolist()
+            x, y, z = normal
             if x * x + y * y + z * z > _UNIT:
                 self._normals[pair] = (x, y, z)
             else:  # touching: the last good normal, never a row of zeros
                 x, y, z = self._normals[pair]
-            px, py, pz = result.getNearestPoint1().tolist()
+            point: list[float] = result.getNearestPoint1().tolist()
+            px, py, pz = point
             rows.append((x, y, z, py * z - pz * y, pz * x - px * z, px * y - py * x))
         return np.array(rows)
 

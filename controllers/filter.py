@@ -42,6 +42,8 @@ from safeguard.core.types import (
 
 _WANTS = 0.05  # share of the acceleration limits; a proposal of less does not ask for motion
 
+_LARGEST = 1e9  # in any unit; what is beyond is not a proposal
+
 
 @dataclass(slots=True)
 class _Motion:
@@ -381,5 +383,5 @@ class SafetyFilter:
 
 
 def _is_vector(value: Vector, n: int) -> bool:
-    """``n`` finite numbers."""
-    return value.shape == (n,) and bool(np.isfinite(value).all())
+    """``n`` numbers, none of them so large that its square overflows a float."""
+    return value.shape == (n,) and bool((np.abs(value) <= _LARGEST).all())  # False for NaN

@@ -8,6 +8,7 @@ replay meets the same. Values, however odd, are left alone; judging them is inta
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_array(value: object) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype == np.float64
+    return isinstance(value, np.ndarray) and cast("np.ndarray[Any, Any]", value).dtype == np.float64
 
 
 def _is_sensor(name: object, part: object) -> bool:

@@ -142,7 +142,8 @@ def _convex(obj: Any) -> Any:
     shape = obj.geometry
     if not isinstance(shape, coal.BVHModelBase):
         return shape
-    if not shape.buildConvexHull(True, "Qt"):
+    shape.buildConvexHull(True, "Qt")  # answers whether the mesh itself is convex
+    if shape.convex is None:
         raise RobotError(f"collision mesh {obj.name!r}: its convex hull could not be built")
     return shape.convex
 
@@ -158,8 +159,10 @@ def _drop_always_touching(model: Any, geometry: Any, pairs: list[tuple[int, int]
     results = list(gdata.distanceResults)
     rng = np.random.default_rng(_TOUCH_SEED)
     widest = np.full(len(pairs), -np.inf)
+    low: Vector = np.asarray(model.lowerPositionLimit)
+    high: Vector = np.asarray(model.upperPositionLimit)
     for _ in range(_TOUCH_SAMPLES):
-        q: Vector = rng.uniform(model.lowerPositionLimit, model.upperPositionLimit)
+        q = rng.uniform(low, high)
         pin.computeDistances(model, data, geometry, gdata, q)
         np.maximum(widest, [r.min_distance for r in results], out=widest)
     return [pair for pair, most in zip(pairs, widest, strict=True) if most > 0.0]

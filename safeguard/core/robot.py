@@ -358,7 +358,7 @@ def _limits(model: Any, joints: tuple[str, ...], file: RobotFile, path: Path) ->
         q_min=frozen_array(model.lowerPositionLimit),
         q_max=frozen_array(model.upperPositionLimit),
         v_max=frozen_array(model.velocityLimit),
-        a_max=_sized(acceleration, joints, np.ones(model.nv), "acceleration limit"),
+        a_max=_sized(acceleration, joints, np.ones(len(joints)), "acceleration limit"),
         tau_max=tau_max,
         tau_rate_max=_sized(rate, joints, tau_max / 0.01, "torque rate limit"),
         provenance={
@@ -383,8 +383,10 @@ def _derived_acceleration(model: Any) -> Vector:
     data = model.createData()
     rng = np.random.default_rng(0)
     worst = np.full(model.nv, np.inf)
+    low: Vector = np.asarray(model.lowerPositionLimit)
+    high: Vector = np.asarray(model.upperPositionLimit)
     for _ in range(256):
-        q: Vector = rng.uniform(model.lowerPositionLimit, model.upperPositionLimit)
+        q = rng.uniform(low, high)
         inertia = np.diag(pin.crba(model, data, q))
         gravity = np.abs(pin.computeGeneralizedGravity(model, data, q))
         worst = np.minimum(worst, 0.5 * (np.asarray(model.effortLimit) - gravity) / inertia)

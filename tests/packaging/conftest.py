@@ -61,7 +61,7 @@ def skeleton(root: Path, tmp_path: Path) -> Path:
     Checkers run on it in a second, with exactly the configuration that they run with on the code.
     """
     shutil.copy2(root / "pyproject.toml", tmp_path)
-    for folder in (*FOLDERS, "tests", "scripts"):
+    for folder in (*FOLDERS, "tests", "scripts", "benchmarks", "examples"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "__init__.py").write_text(f'"""The folder {folder}."""\n')
     for module in {name for layer in layers(root) for name in layer} - set(PARTS):

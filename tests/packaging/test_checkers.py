@@ -14,7 +14,7 @@ import pytest
 
 from tests.packaging.conftest import FOLDERS, PARTS, layers, run
 
-CHECKED = (*FOLDERS, "tests", "scripts")
+CHECKED = (*FOLDERS, "tests", "scripts", "benchmarks", "examples")
 TYPE_ERROR = '"""A planted error."""\n\nCOUNT: int = "three"\n'
 
 

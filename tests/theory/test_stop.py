@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pinocchio as pin
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,7 +73,6 @@ def test_samples_of_a_stop_lie_on_it(seed: int, count: int) -> None:
     np.testing.assert_allclose(v[-1], 0.0, atol=1e-12)
 
 
-@pytest.mark.xfail(strict=True, reason="brake.py: rounding leaves the last sample just before the rest")
 @given(seed=SEEDS, count=st.integers(2, 30))
 def test_the_last_sample_of_a_stop_is_the_hold(seed: int, count: int) -> None:
     """At rest without acceleration, so that the torque of the indefinite hold is verified too (law 3)."""
@@ -118,13 +116,18 @@ def test_the_guaranteed_deceleration_is_within_torque_limits_at_states_it_never_
     assert over > 0
 
 
-def test_less_torque_gives_less_deceleration() -> None:
-    """With two thirds of the wrist's torque and a heavy load the guaranteed deceleration shrinks."""
-    light = guaranteed_deceleration(panda(), BrakeConfig(samples=500))
-    loaded = panda().with_payload(3.0, [0.0, 0.0, 0.1])
-    heavy = guaranteed_deceleration(loaded, BrakeConfig(samples=500))
-    assert (heavy < light).all()
-    assert (heavy > 0.0).all()
+def test_a_heavy_load_gives_less_deceleration_that_still_holds() -> None:
+    """With 2 kg at the flange torque is what limits: all of 3000 fresh states can brake; 1.5 times as hard, not all."""
+    loaded, rng = panda().with_payload(2.0, [0.0, 0.0, 0.0]), np.random.default_rng(77)
+    a_brake = guaranteed_deceleration(loaded, BrakeConfig())
+    assert (a_brake < 0.99 * guaranteed_deceleration(panda(), BrakeConfig())).all()
+    over = 0
+    for _ in range(3000):
+        q, v = random_q(rng), rng.uniform(-1.0, 1.0, 7) * loaded.limits.v_max
+        brake = -np.sign(v) * a_brake
+        assert (np.abs(brake_torque(loaded, q, v, brake)) <= loaded.limits.tau_max).all()
+        over += bool((np.abs(brake_torque(loaded, q, v, 1.5 * brake)) > loaded.limits.tau_max).any())
+    assert over > 0
 
 
 @settings(max_examples=100)

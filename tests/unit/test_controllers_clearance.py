@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from safeguard.controllers.brake import StopPlan
@@ -10,7 +12,7 @@ from safeguard.controllers.dynamics import Dynamics
 from safeguard.controllers.viability import braking_point
 from safeguard.core.config import ClearanceConfig
 from safeguard.core.types import Vector
-from tests.unit.controllers_support import DT, capsule_distances, panda, random_q
+from tests.unit.controllers_support import DT, capsule_distances, panda, random_q, tiny_arm
 
 CONFIG = ClearanceConfig()
 A_BRAKE = 0.45 * panda().limits.a_max
@@ -44,6 +46,21 @@ def test_there_are_never_more_rows_than_slots_and_the_worst_pair_has_one() -> No
         if distances.min() < 0.0:
             assert int(distances.argmin()) in pairs
     assert full > 0
+
+
+def test_rows_push_apart_whichever_piece_comes_first(tmp_path: Path) -> None:
+    """Where the moving piece is the first of its pair, G is the difference quotient of the distance too."""
+    robot = tiny_arm(tmp_path)
+    assert robot.collision.names == ("fore|base",)
+    everything = ClearanceConfig(zone_m=100.0)
+    clearance, dynamics, still = Clearance(robot, everything), Dynamics(robot), np.zeros(2)
+    for q in (np.array([0.3, 2.6]), np.array([-0.5, -2.9]), np.array([1.0, 0.4])):
+        dynamics.update(q, still)
+        distances = clearance.measure(q)
+        rows = clearance.rows(distances, dynamics.J, still, np.ones(2), still, DT)
+        quotient = [(clearance.measure(q + 1e-6 * e) - clearance.measure(q - 1e-6 * e))[0] / 2e-6 for e in np.eye(2)]
+        np.testing.assert_allclose(rows.C[0] / (0.5 * DT * DT), quotient, atol=1e-5)
+        assert np.abs(quotient).max() > 0.1
 
 
 def test_pairs_far_away_get_no_row() -> None:

@@ -118,6 +118,13 @@ def test_the_wrapper_rejects_wrong_lengths(solver: OsqpSolver, key: str) -> None
     assert Problem(**parts).solved_by(solver)[1] is SolverStatus.REJECTED
 
 
+@pytest.mark.parametrize("bad", [simple(low=1.0, high=0.0), simple(nominal=np.nan), simple(low=np.nan)])
+def test_bad_data_never_reaches_the_library(solver: OsqpSolver, monkeypatch: pytest.MonkeyPatch, bad: Problem) -> None:
+    """Our own checks come first: with no library behind the wrapper the answer is the same."""
+    monkeypatch.setattr(solver, "_raw", None)
+    assert bad.solved_by(solver)[1] is SolverStatus.REJECTED
+
+
 def test_a_return_code_of_the_library_is_believed(solver: OsqpSolver, monkeypatch: pytest.MonkeyPatch) -> None:
     """If OSQP refuses the data for a reason that our own checks don't know, the result is REJECTED."""
 

@@ -149,7 +149,6 @@ def write_stl(path: Path, corners: Vector) -> None:
     path.write_bytes(bytes(80) + struct.pack("<I", len(faces)) + body)
 
 
-@pytest.mark.xfail(strict=True, reason="geometry.py: coal says False when the mesh is not convex itself")
 def test_a_mesh_becomes_its_convex_hull(tmp_path: Path) -> None:
     """Found through package_dirs; the hull holds every corner of the mesh, and distances are those of the hull."""
     (tmp_path / "parts").mkdir()
@@ -164,7 +163,6 @@ def test_a_mesh_becomes_its_convex_hull(tmp_path: Path) -> None:
     assert pair_distances(robot, q)[0] == pytest.approx(apart, abs=1e-6)
 
 
-@pytest.mark.xfail(strict=True, reason="geometry.py: coal says False when the mesh is not convex itself")
 def test_the_digest_covers_the_corners_of_a_mesh(tmp_path: Path) -> None:
     """The same file name with another shape is another robot."""
     text = replaced(ARM_URDF, '<sphere radius="0.05"/>', '<mesh filename="tip.stl"/>')

@@ -242,7 +242,7 @@ def test_creeping_repetition_is_found() -> None:
 
 def test_repetition_can_be_allowed() -> None:
     """A policy that names a fixed goal may repeat itself when its configuration says so."""
-    check = intake(IntakeConfig(repeat_tolerance=float("inf")))
+    check = intake(IntakeConfig(repeat_tolerance=1e3))
     assert moving(check, 0.2, [0.5] * 3) == [set()] * 3
 
 

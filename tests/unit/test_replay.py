@@ -197,7 +197,7 @@ EDITS: Sequence[tuple[str, object, str, str]] = [
     ("decision.filter.margins.clearance", 0.3, "filter", "decision.filter.margins.clearance"),
     ("decision.mode", 4, "modes", "decision.mode"),
     ("decision.causes", ["estop", "tick_overrun"], "modes", "decision.causes"),
-    ("decision.verdicts.0.level", 3, "monitors", "decision.verdicts[0].level"),
+    ("decision.verdicts.3.level", 3, "monitors", "decision.verdicts[3].level"),
     ("observation.state.q.2", 0.25, "monitors", "decision.verdicts[3].score"),
     ("now", 11 * PERIOD + 1, "monitors", "decision.verdicts[3].score"),
     ("tick", 5, "shield", "tick"),

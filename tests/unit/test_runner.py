@@ -224,7 +224,7 @@ def test_the_journal_gets_the_episode_and_its_faults_in_order() -> None:
     for kind, body in records[1:]:
         SCHEMAS[kind].model_validate_json(orjson.dumps(body))
     assert records[1][1]["evidence"] == {"count": 1, "largest": "Infinity", "first": 300_000_000}
-    assert records[3][1]["outcome"] == result.as_json()
+    assert records[3][1]["outcome"] == result.as_record()
     assert maker.shield.closed
 
 
