@@ -16,7 +16,7 @@ demo: setup  ## the main job: learned policy, faults, with and without shield, r
 	$(BIN)/safeguard demo
 
 test: setup  ## the whole test suite
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 check: setup  ## lint, format, layers, types, generated pages: everything but the tests
 	$(BIN)/ruff check .

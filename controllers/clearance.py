@@ -110,7 +110,8 @@ class Clearance:
     def _wrenches(self, pairs: Indices) -> Vector:
         """[n; p × n] of every pair, shape (k, 6); scalars are cheaper than arrays for so few."""
         rows: list[tuple[float, ...]] = []
-        for pair in pairs.tolist():
+        chosen: list[int] = pairs.tolist()
+        for pair in chosen:
             result = self._results[pair]
             normal: list[float] = result.normal.tolist()
             x, y, z = normal

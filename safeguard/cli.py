@@ -270,6 +270,20 @@ def policies_list(as_json: Json = False) -> None:
     _print_names(tuple(POLICIES), as_json)
 
 
+@guests.command("show", epilog="Example: safeguard policies show push_policy")
+def policies_show(name: Annotated[str, typer.Argument(help="A name of 'policies list'.")]) -> None:
+    """What a policy was made from and how well it does: its card, as JSON."""
+    from importlib import resources
+
+    from safeguard.core.errors import UnknownNameError
+    from safeguard.scenarios.runner import POLICIES
+
+    if name not in POLICIES:
+        raise UnknownNameError("policy", name, POLICIES)
+    card = resources.files("safeguard.policies") / name / "card.json"
+    print(card.read_text() if card.is_file() else json.dumps({"name": name, "card": None}))
+
+
 @app.command(epilog="Example: safeguard bench --json bench.json")
 def bench(
     robot: Annotated[str, typer.Option(help="A name of 'robot list'.")] = "panda",

@@ -8,7 +8,6 @@ replay meets the same. Values, however odd, are left alone; judging them is inta
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
 
 import numpy as np
 
@@ -73,7 +72,8 @@ def _is_text(value: object) -> bool:
 
 
 def _is_array(value: object) -> bool:
-    return isinstance(value, np.ndarray) and cast("np.ndarray[Any, Any]", value).dtype == np.float64
+    dtype: object = getattr(value, "dtype", None)
+    return isinstance(value, np.ndarray) and dtype == np.float64
 
 
 def _is_sensor(name: object, part: object) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pinocchio as pin
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from safeguard.controllers.brake import StopPlan, guaranteed_deceleration
 from safeguard.core.config import BrakeConfig
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import RobotState, Vector
-from tests.unit.controllers_support import DT, DT_NS, panda, quick_filter, random_q
+from tests.unit.controllers_support import DT, DT_NS, panda, quick_filter, random_q, tiny_arm
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -116,18 +118,35 @@ def test_the_guaranteed_deceleration_is_within_torque_limits_at_states_it_never_
     assert over > 0
 
 
-def test_a_heavy_load_gives_less_deceleration_that_still_holds() -> None:
-    """With 2 kg at the flange torque is what limits: all of 3000 fresh states can brake; 1.5 times as hard, not all."""
-    loaded, rng = panda().with_payload(2.0, [0.0, 0.0, 0.0]), np.random.default_rng(77)
+def test_a_heavy_load_gives_less_deceleration_that_nearly_always_holds() -> None:
+    """With 1 kg at the flange torque is what limits: 99 of 100 fresh states can brake so; the tick checks each stop."""
+    loaded, rng = panda().with_payload(1.0, [0.0, 0.0, 0.0]), np.random.default_rng(77)
     a_brake = guaranteed_deceleration(loaded, BrakeConfig())
-    assert (a_brake < 0.99 * guaranteed_deceleration(panda(), BrakeConfig())).all()
-    over = 0
-    for _ in range(3000):
+    assert (a_brake < 0.9 * guaranteed_deceleration(panda(), BrakeConfig())).all()
+    over, twice = 0, 0
+    for _ in range(2000):
         q, v = random_q(rng), rng.uniform(-1.0, 1.0, 7) * loaded.limits.v_max
         brake = -np.sign(v) * a_brake
-        assert (np.abs(brake_torque(loaded, q, v, brake)) <= loaded.limits.tau_max).all()
-        over += bool((np.abs(brake_torque(loaded, q, v, 1.5 * brake)) > loaded.limits.tau_max).any())
-    assert over > 0
+        over += bool((np.abs(brake_torque(loaded, q, v, brake)) > loaded.limits.tau_max).any())
+        twice += bool((np.abs(brake_torque(loaded, q, v, 2.0 * brake)) > loaded.limits.tau_max).any())
+    assert over < 20
+    assert twice > 20
+
+
+def test_friction_helps_to_brake(tmp_path: Path) -> None:
+    """A viscous arm can be braked at least as hard as the same arm without friction."""
+    config = BrakeConfig(samples=1000, max_share=1.0)
+    decelerations: list[Vector] = []
+    for viscous in (0.0, 15.0):
+        friction = {"values": [viscous, viscous], "source": "test"}
+        accelerations = {"values": [400.0, 1500.0], "source": "test"}
+        limits = {
+            "limits": {"acceleration_radps2": accelerations},
+            "dynamics": {"viscous_friction_nms": friction},
+        }
+        decelerations.append(guaranteed_deceleration(tiny_arm(tmp_path, limits=limits), config))
+    assert (decelerations[0] < [390.0, 1490.0]).all()  # torque limits, not the cap
+    assert (decelerations[1] >= decelerations[0]).all()
 
 
 @settings(max_examples=100)
