@@ -69,6 +69,9 @@ def demo(
         print(json.dumps(result.as_json(), indent=1))
     else:
         console.print(results_table(result.results))
+        console.print(
+            "red: a limit was exceeded; – : did not happen; brake counts the hold before the start\n", style="dim"
+        )
         console.print(f"journal: {result.verified.verdict}, {result.verified.records:,} records")
         same = "every decision came out identical" if result.replayed.identical else "NOT identical"
         console.print(f"replay: {result.replayed.decisions:,} decisions recomputed, {same}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 
 from safeguard.core.enums import Enforcement
@@ -12,20 +13,13 @@ from safeguard.scenarios.referee import MOTION
 
 
 def results_table(results: Sequence[EpisodeResult]) -> Table:
-    """Fault × shield: what was violated and by how much, how soon it was noticed, what it cost."""
-    table = Table(title="Judged by MuJoCo's state, contacts and applied torques; 0 is the exact limit")
-    table.add_column("scenario")
+    """Fault × shield: what was violated and by how much, how soon it was noticed, what it cost; 80 columns wide."""
+    title = "Judged by MuJoCo's state, contacts and applied torques; 0 is the exact limit"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 0), show_edge=False)
+    table.add_column("scenario", width=11)
     table.add_column("shield")
-    table.add_column("violations: worst (ticks)")
-    for name in (
-        "contact\npairs",
-        "detected\nafter",
-        "safe state\nafter",
-        "task",
-        "modified",
-        "braked",
-        "stuck",
-    ):
+    table.add_column("violations:\nworst (ticks)", min_width=24)
+    for name in ("seen\nafter", "safe\nafter", "task\ndone", "modi-\nfied", "brake", "stuck"):
         table.add_column(name, justify="right")
     last = ""
     for result in results:
@@ -39,13 +33,12 @@ def results_table(results: Sequence[EpisodeResult]) -> Table:
 def _row(result: EpisodeResult, named: bool) -> list[str]:
     on = result.enforcement is Enforcement.FULL
     return [
-        result.scenario if named else "",
+        result.scenario.replace("_", " ") if named else "",
         "on" if on else "off",
         _violations(result),
-        str(result.judgement.contacts),
         _seconds(result.detect_s),
         _seconds(result.safe_s),
-        "done" if result.success else "failed",
+        "yes" if result.success else "no",
         *((_share(x) for x in (result.modified, result.braked, result.stuck)) if on else ("–", "–", "–")),
     ]
 
@@ -56,8 +49,12 @@ def _violations(result: EpisodeResult) -> str:
         worst, unit = violation.worst, UNITS[kind]
         if unit == "m":
             worst, unit = 1e3 * worst, "mm"
-        lines.append(f"{kind.value.replace('_', ' ')} {worst:.3g} {unit} ({violation.ticks})")
-    return "\n".join(lines) or "none"
+        size = f"{worst:.0f}" if worst >= 100.0 else f"{worst:.2g}"
+        name = kind.value.replace("_", " ").removeprefix("self ")
+        lines.append(f"{name} {size} {unit} ({violation.ticks})")
+    if result.judgement.contacts:
+        lines.append(f"{result.judgement.contacts} contact pairs")
+    return "\n".join(lines) or "none, 0 contacts"
 
 
 def _seconds(value: float | None) -> str:
@@ -65,7 +62,7 @@ def _seconds(value: float | None) -> str:
 
 
 def _share(value: float) -> str:
-    return f"{value:.1%}"
+    return f"{value:.1%}" if 0.0 < value < 0.1 else f"{value:.0%}"
 
 
 def _style(result: EpisodeResult) -> str:

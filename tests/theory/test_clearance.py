@@ -196,6 +196,32 @@ def test_a_stop_that_only_passes_through_a_collision_is_refused() -> None:
     pytest.fail(f"only {seen} such stops found")
 
 
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (
+            [0.4644, -0.6767, -2.6877, -2.1036, -2.7043, 1.5564, -1.806],
+            [-0.0996, -0.4394, 2.2053, -1.9783, 0.6303, 0.8582, 2.032],
+        ),
+        (
+            [1.8712, -0.062, -1.3937, -2.1114, -1.6856, 1.1565, -0.8589],
+            [1.9272, 1.4893, 1.7089, -2.2601, 1.958, 1.3491, 2.4778],
+        ),
+    ],
+)
+def test_a_pass_between_two_samples_is_not_missed(start: list[float], end: list[float]) -> None:
+    """Even samples all keep the floor here, and the arm comes closer between them: refused all the same (30 mm)."""
+    floor = 0.03
+    clearance = Clearance(panda(), ClearanceConfig(hard_floor_m=floor, floor_m=floor))
+    q, away = np.array(start), np.array(end) - np.array(start)
+    plan = StopPlan(q, np.sign(away) * np.sqrt(2.0 * A_BRAKE * np.abs(away)), A_BRAKE, 0)
+    even = 1.0 - np.sqrt(1.0 - np.linspace(0.0, 1.0, 16))
+    path = plan.at(float(plan.durations.max()) * even[:, None])[0]
+    assert min(capsule_distances(panda(), x).min() for x in path) > floor
+    assert least_on(plan, q, 400).min() < floor - 5e-4
+    assert clearance.stop_refusal(clearance.measure(q), q, plan) != ""
+
+
 def test_a_stop_that_stands_still_is_always_accepted() -> None:
     """No motion: the stop from rest is accepted even at a configuration that is already too close."""
     clearance, rng = Clearance(panda(), CONFIG), np.random.default_rng(7)

@@ -163,3 +163,21 @@ def capsule_distances(robot: RobotModel, q: Vector) -> Vector:
     i, j = np.array(robot.collision.pairs).T
     distances: Vector = segment_distances(starts[i], ends[i], starts[j], ends[j]) - radii[i] - radii[j]
     return distances
+
+
+def toward_contact() -> Vector:
+    """A configuration 9 mm before two links touch, inside the buffer, on the way of joint 4 bending."""
+    q = panda().home.copy()
+    while capsule_distances(panda(), q).min() > 0.009:
+        q[3] -= 1e-3
+    return q
+
+
+def closing(q: Vector) -> Vector:
+    """An acceleration within the limits that closes the nearest pair."""
+    step = np.zeros(7)
+    step[3] = 1e-5
+    nearer = capsule_distances(panda(), q + step).min() < capsule_distances(panda(), q).min()
+    a = np.zeros(7)
+    a[3] = 6.0 if nearer else -6.0
+    return a

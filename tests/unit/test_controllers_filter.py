@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from safeguard.controllers.brake import StopPlan
-from safeguard.controllers.clearance import Clearance
 from safeguard.controllers.filter import SafetyFilter
-from safeguard.controllers.qp import OsqpSolver
 from safeguard.controllers.viability import braking_point
 from safeguard.core.enums import FilterStatus, NominalKind, SolverStatus
 from safeguard.core.errors import ConfigError
-from safeguard.core.types import Nominal, RobotState, Vector
-from tests.unit.controllers_support import DT, DT_NS, QUICK, capsule_distances, panda, quick_filter, state_at
+from safeguard.core.types import Nominal, RobotState
+from tests.unit.controllers_support import (
+    DT,
+    DT_NS,
+    QUICK,
+    capsule_distances,
+    panda,
+    quick_filter,
+    state_at,
+    toward_contact,
+)
 
 HOME = panda().home
 STILL = state_at(HOME)
@@ -243,124 +249,7 @@ def test_the_first_backup_after_a_reset_starts_at_the_start(filt: SafetyFilter) 
     np.testing.assert_allclose(result.acceleration, plan_of(filt).acceleration(0.0, DT), atol=1e-6)
 
 
-# -- solvers that fail and lie --------------------------------------------------------------------------
-
-
-def lie(monkeypatch: pytest.MonkeyPatch, x: Vector, status: SolverStatus) -> None:
-    """Let every solver answer with a given point and status, whatever the problem."""
-
-    def answer(*_: object) -> tuple[Vector, SolverStatus, int]:
-        return x, status, 77
-
-    monkeypatch.setattr(OsqpSolver, "solve", answer)
-
-
-@pytest.mark.parametrize(
-    ("x", "why"),
-    [
-        (np.full(7, 1e3), "torque"),
-        (np.full(7, np.nan), "torque"),
-        (np.full(7, np.inf), "torque"),
-        (np.array([0, 0, 0, 0, 15.5, 0, 0.0]), "acceleration"),
-    ],
-    ids=["huge", "nan", "inf", "just too much"],
-)
-def test_a_solver_that_lies_is_caught_by_the_checker(
-    filt: SafetyFilter, monkeypatch: pytest.MonkeyPatch, x: Vector, why: str
-) -> None:
-    """A wrong x called "solved" never reaches the arm: the backup moves it, and the reason names the limit."""
-    lie(monkeypatch, x, SolverStatus.SOLVED)
-    with np.errstate(invalid="ignore"):
-        result = filt(STILL, acceleration=np.full(7, 200.0))
-    assert result.status is FilterStatus.BACKUP
-    assert why in result.refusal
-    np.testing.assert_allclose(result.acceleration, 0.0, atol=1e-9)
-
-
-def test_a_solver_that_lies_about_clearance_is_caught_too(filt: SafetyFilter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An x within every joint limit that drives two links together is refused for the pair."""
-    q = toward_contact()
-    state = state_at(q)
-    filt.reset(state)
-    honest = filt(state, acceleration=closing(q))
-    assert any(name.startswith("clearance:") for name in honest.active)
-    filt.reset(state)
-    lie(monkeypatch, closing(q), SolverStatus.SOLVED)
-    result = filt(state, acceleration=1.5 * closing(q))
-    assert result.status is FilterStatus.BACKUP
-    assert any(name in result.refusal for name in panda().collision.names)
-
-
-@pytest.mark.parametrize("status", [SolverStatus.UNSOLVED, SolverStatus.REJECTED])
-def test_a_solver_that_fails_selects_the_backup_even_if_its_x_is_fine(
-    filt: SafetyFilter, monkeypatch: pytest.MonkeyPatch, status: SolverStatus
-) -> None:
-    """Only "solved" counts: neither the solver's x nor a clipped proposal is passed through (law 2)."""
-    lie(monkeypatch, np.full(7, 0.1), status)
-    result = filt(STILL, acceleration=np.full(7, 200.0))
-    assert result.status is FilterStatus.BACKUP
-    assert result.solver is status
-    assert result.iterations == 77
-    np.testing.assert_allclose(result.acceleration, 0.0, atol=1e-9)
-
-
-def test_a_failing_solver_does_not_hurt_an_admissible_proposal(
-    filt: SafetyFilter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The QP is not asked when the proposal is fine as it is."""
-    lie(monkeypatch, np.zeros(7), SolverStatus.UNSOLVED)
-    assert filt(STILL, acceleration=np.full(7, 0.2)).status is FilterStatus.ADMISSIBLE
-
-
-def test_a_backup_beyond_the_torque_limits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If even the stop needs more torque than there is, the result is the terminal stop, not a clipped torque."""
-    filt = quick_filter()
-    filt.reset(STILL)
-    weak = replace(panda().limits, tau_max=np.full(7, 0.01))
-    monkeypatch.setattr(filt._checker, "_limits", weak)  # pyright: ignore[reportPrivateUsage]
-    result = filt(STILL, torque=np.full(7, np.nan))
-    assert result.status is FilterStatus.REFUSED
-    assert result.source == "terminal_stop"
-    assert result.refusal.startswith("backup: ")
-    assert "torque" in result.refusal
-    np.testing.assert_array_equal(result.torque, 0.0)
-
-
-def test_a_motion_whose_stop_is_not_verified_is_not_committed(
-    filt: SafetyFilter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The proposal itself is harmless; without a verified stop behind it the old stop moves the arm (law 3)."""
-    before = filt.plan
-
-    def not_shown(*_: object) -> str:
-        return "not shown"
-
-    monkeypatch.setattr(Clearance, "stop_refusal", not_shown)
-    result = filt(STILL, acceleration=np.full(7, 0.1))
-    assert result.status is FilterStatus.BACKUP
-    assert result.refusal == "not shown"
-    assert filt.plan is before
-
-
 # -- reporting ------------------------------------------------------------------------------------------
-
-
-def toward_contact() -> Vector:
-    """A configuration 9 mm before two links touch, inside the buffer, on the way of joint 4 bending."""
-    q = HOME.copy()
-    while capsule_distances(panda(), q).min() > 0.009:
-        q[3] -= 1e-3
-    return q
-
-
-def closing(q: Vector) -> Vector:
-    """An acceleration within the limits that closes the nearest pair."""
-    step = np.zeros(7)
-    step[3] = 1e-5
-    nearer = capsule_distances(panda(), q + step).min() < capsule_distances(panda(), q).min()
-    a = np.zeros(7)
-    a[3] = 6.0 if nearer else -6.0
-    return a
 
 
 def test_an_arm_pushed_against_itself_is_stuck_after_a_while_and_says_so(filt: SafetyFilter) -> None:
