@@ -109,18 +109,28 @@ def import_time() -> float:
 
 
 def bench_table(figures: dict[str, JsonValue]) -> Table:
-    """The figures for people."""
-    table = Table(title=f"whole tick on {figures['robot']}, µs; import safeguard: {figures['import_s']:.3f} s")
-    for name in ("proposals", "ticks", "p50", "p90", "p99", "max", *STAGES):
+    """The figures for people: percentiles, then the share of every stage."""
+    table = Table(title=f"whole tick on {figures['robot']}; import safeguard: {figures['import_s']:.3f} s")
+    table.add_column("")
+    rows = [figures[status.value] for status in (FilterStatus.ADMISSIBLE, FilterStatus.CORRECTED)]
+    for name in ("admissible", "QP active"):
         table.add_column(name, justify="right")
-    for status in (FilterStatus.ADMISSIBLE.value, FilterStatus.CORRECTED.value):
-        row = figures[status]
-        assert isinstance(row, dict)
-        shares = row["shares"]
-        assert isinstance(shares, dict)
-        numbers = [f"{row[key]:.0f}" for key in ("p50", "p90", "p99", "max")]
-        table.add_row(status, str(row["ticks"]), *numbers, *(f"{shares[stage]:.0%}" for stage in STAGES))
+    for key in ("ticks", "p50", "p90", "p99", "max"):
+        unit = "" if key == "ticks" else " µs"
+        table.add_row(key, *(f"{row[key]:.0f}{unit}" for row in rows if isinstance(row, dict)))
+    table.add_section()
+    for stage in STAGES:
+        table.add_row(stage, *(f"{_share(row, stage):.0%}" for row in rows))
     return table
+
+
+def _share(row: JsonValue, stage: str) -> float:
+    assert isinstance(row, dict)
+    shares = row["shares"]
+    assert isinstance(shares, dict)
+    share = shares[stage]
+    assert isinstance(share, float)
+    return share
 
 
 def _summary(timings: list[Timings]) -> dict[str, JsonValue]:
