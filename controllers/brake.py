@@ -1,6 +1,6 @@
 """The backup: a stored stop that every joint can follow, and its fixed tracking law.
 
-From (q₀, v₀) at t₀ each joint decelerates with its guaranteed a_b until it rests, then holds:
+From (q₀, v₀) at t₀ each joint decelerates with a_b until it rests, then holds:
 
     q(s) = q₀ + v₀ s' − sgn(v₀) a_b s'²/2,   v(s) = v₀ − sgn(v₀) a_b s',   s' = min(s, |v₀| / a_b).
 
@@ -84,11 +84,13 @@ class StopPlan:
         return self.q0 + 0.5 * (self.v0 + v) * braked, v, (s < durations) * -slope
 
 
-def guaranteed_deceleration(robot: RobotModel, config: BrakeConfig) -> Vector:
-    """Deceleration that all joints can reach at once within torque limits, shape (n,), rad/s².
+def braking_deceleration(robot: RobotModel, config: BrakeConfig) -> Vector:
+    """Deceleration that stops are made of, shape (n,), rad/s².
 
-    One share of the acceleration limits for all joints: the worst over seeded samples of position and
-    velocity of the largest s with |h(q, v) − s M(q) sgn(v) a_max| ≤ τ_max, times a reserve.
+    One share of the acceleration limits for all joints: the worst over seeded, uniform samples of position and
+    velocity of the largest s with |h(q, v) − s M(q) sgn(v) a_max| ≤ τ_max, times a reserve. It is no guarantee: with
+    all joints at full speed at once some states cannot reach it. What carries the guarantee is that the torques of
+    every stop are checked before the motion that leads to it is released.
     """
     limits, model = robot.limits, robot.pin_model
     data = model.createData()

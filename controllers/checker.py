@@ -22,7 +22,7 @@ class Checker:
     Args:
         limits: the robot's own, untightened.
         joints: names, for the reasons.
-        a_brake: guaranteed deceleration, shape (n,), rad/s².
+        a_brake: braking deceleration, shape (n,), rad/s².
         dt: control period, s.
     """
 

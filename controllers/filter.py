@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from safeguard.controllers.brake import StopPlan, guaranteed_deceleration
+from safeguard.controllers.brake import StopPlan, braking_deceleration
 from safeguard.controllers.checker import Checker
 from safeguard.controllers.clearance import Clearance
 from safeguard.controllers.dynamics import Dynamics
@@ -70,7 +70,13 @@ class SafetyFilter:
             raise ConfigError(f"dt = {dt} s: the control period must lie in (0, 0.02] s")
         self.config = config or FilterConfig()
         self.robot, self.dt = robot, dt
-        self.a_brake = guaranteed_deceleration(robot, self.config.brake)
+        self.a_brake = braking_deceleration(robot, self.config.brake)
+        least = float(self.a_brake.max()) * dt * dt / 8.0
+        if self.config.margins.position_rad < least:
+            raise ConfigError(
+                f"margins.position_rad = {self.config.margins.position_rad}: the last, partial period of a stop runs "
+                f"on by up to {least:.2g} rad at dt = {dt} s; keep at least that"
+            )
         self._a_plan = frozen_array(self.config.brake.plan_share * self.a_brake)
         self._dt_ns = round(dt * NS_PER_S)
         self.dynamics = Dynamics(robot)
@@ -147,7 +153,9 @@ class SafetyFilter:
         self.dynamics.update(state.q, state.v)
         problem = self._pose(state, nominal, envelope)
         if problem is None:
-            return self._run_backup(state, None, SolverStatus.REJECTED, 0, "proposal is not finite")
+            return self._run_backup(
+                state, None, SolverStatus.REJECTED, 0, f"proposal is not {self.robot.n} finite numbers of sane size"
+            )
         motion = self._admissible(problem, state.t)
         if motion is not None and not self._stop_refusal(problem, motion):
             return self._commit(state, problem, motion, FilterStatus.ADMISSIBLE, SolverStatus.SKIPPED, 0)

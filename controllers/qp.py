@@ -92,5 +92,6 @@ class OsqpSolver:
         np.maximum(lower, -BIG, out=self._l)
         np.minimum(upper, BIG, out=self._u)
         self._x0[:] = start
-        total = self._q.sum() + self._values.sum() + self._l.sum() + self._u.sum() + self._x0.sum()
+        with np.errstate(invalid="ignore"):  # a sum of finite numbers is finite, any other is not
+            total = self._q.sum() + self._values.sum() + self._l.sum() + self._u.sum() + self._x0.sum()
         return bool(np.isfinite(total) and (self._l <= self._u).all())

@@ -52,7 +52,7 @@ class JointBounds:
     Args:
         q_min, q_max: position limits, shape (n,), rad.
         v_max, a_max: speed and acceleration limits, shape (n,), rad/s and rad/s².
-        a_plan: deceleration that stops are planned with, below the guaranteed one, shape (n,), rad/s².
+        a_plan: deceleration that stops are planned with, below the one they are verified with, shape (n,), rad/s².
         dt: control period, s.
     """
 

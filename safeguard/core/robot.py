@@ -191,8 +191,11 @@ class RobotModel:
         Raises:
             RobotError: a value is not finite, negative, or the inertia is not symmetric positive semi-definite.
         """
-        centre = np.asarray(com, dtype=float)
-        tensor = np.zeros((3, 3)) if inertia is None else np.asarray(inertia, dtype=float)
+        try:
+            centre = np.asarray(com, dtype=float)
+            tensor = np.zeros((3, 3)) if inertia is None else np.asarray(inertia, dtype=float)
+        except ValueError as error:
+            raise RobotError(f"payload: com {com!r} and inertia {inertia!r} must be numbers: {error}") from error
         if not (np.isfinite(mass) and mass >= 0.0 and centre.shape == (3,) and np.isfinite(centre).all()):
             raise RobotError(f"payload: mass {mass} kg at {com!r} must be finite, mass not negative, com of shape (3,)")
         symmetric = tensor.shape == (3, 3) and np.allclose(tensor, tensor.T)
@@ -271,6 +274,8 @@ class RobotModel:
             self.limits.tau_rate_max, self.viscous, self.coulomb, np.asarray(model.armature), collision.reach,
             np.asarray(model.gravity.linear),
         ]  # fmt: skip
+        tool = model.frames[model.getFrameId(self.tool_frame)]
+        arrays.append(np.asarray(tool.placement.homogeneous))
         arrays += [np.asarray(inertia.toDynamicParameters()) for inertia in model.inertias]
         arrays += [np.asarray(placement.homogeneous) for placement in model.jointPlacements]
         # Types and axes of the joints, as the motion that each one makes.
@@ -332,6 +337,8 @@ def _check_names(model: Any, wanted: Mapping[str, float], what: str, path: Path)
 
 
 def _check_joints(model: Any, path: Path) -> None:
+    if model.nv == 0:
+        raise RobotError(f"{path}: no joint is left to control; lock fewer")
     for index in range(1, model.njoints):
         joint = model.joints[index]
         if joint.nq != 1 or joint.nv != 1:

@@ -118,3 +118,14 @@ def _require_limits(root: ET.Element, path: Path) -> None:
                 f"joint {joint.get('name')!r} of {path}: <limit> lacks {', '.join(missing)}; "
                 "position, velocity and torque limits are mandatory"
             )
+        for key in ("velocity", "effort"):
+            text = "" if limit is None else limit.get(key, "")
+            if not _is_positive(text):
+                raise LimitError(f"joint {joint.get('name')!r} of {path}: {key}={text!r} must be a positive number")
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return float(text) > 0.0
+    except ValueError:
+        return False

@@ -1,4 +1,4 @@
-"""The filter in a loop with MuJoCo as independent physics, refereed on the true state at every physics step."""
+"""The filter in a loop with MuJoCo as independent physics, refereed on the true state at the end of every period."""
 
 from __future__ import annotations
 
