@@ -86,19 +86,7 @@ class ArmPlatform:
 
     def stopped(self, reason: str) -> FilterResult:
         """The result of a tick that ends in the terminal stop."""
-        nothing = frozen_array(np.zeros(self.robot.n))
-        return FilterResult(
-            torque=nothing,
-            acceleration=nothing,
-            status=FilterStatus.REFUSED,
-            solver=SolverStatus.SKIPPED,
-            source="terminal_stop",
-            slack=(),
-            active=(),
-            margins=self._margins,
-            effort=0.0,
-            refusal=reason,
-        )
+        return self.safety_filter.refused(reason)
 
     def command(self, result: FilterResult, now: int, expires: int, seq: int) -> Command:
         """The filter's torque, or the terminal stop if even the backup was refused."""

@@ -172,11 +172,28 @@ class SafetyFilter:
         """The stored stop's tracking law at ``state``; feed-forward alone if there is no state to trust."""
         if self._plan is None:
             if state is None:
-                return self._refused(np.zeros(self.robot.n), SolverStatus.SKIPPED, 0, "no stop is stored yet")
+                return self.refused("no stop is stored yet")
             self.reset(state)
         if state is not None:
             self.dynamics.update(state.q, state.v)
         return self._run_backup(state, None, SolverStatus.SKIPPED, 0, "")
+
+    def refused(self, refusal: str, solver: SolverStatus = SolverStatus.SKIPPED, iterations: int = 0) -> FilterResult:
+        """The result of a tick that ends in the terminal stop."""
+        nothing, nan = frozen_array(np.zeros(self.robot.n)), float("nan")
+        return FilterResult(
+            torque=nothing,
+            acceleration=nothing,
+            status=FilterStatus.REFUSED,
+            solver=solver,
+            source="terminal_stop",
+            slack=(),
+            active=(),
+            margins=Margins(nan, nan, nan, nan, ""),
+            effort=0.0,
+            iterations=iterations,
+            refusal=refusal,
+        )
 
     # -- posing the problem ---------------------------------------------------------------------------
 
@@ -311,7 +328,7 @@ class SafetyFilter:
         tau, a = self._tracking(state, q_ref, v_ref, forward)
         refused = self._checker.torque_refusal(tau)
         if refused:
-            return self._refused(tau, solver, iterations, f"backup: {refused}")
+            return self.refused(f"backup: {refused}", solver, iterations)
         q, v = (q_ref, v_ref) if state is None else (state.q, state.v)
         distances = self._clearance.measure(q)
         v_next = v + a * self.dt
@@ -344,23 +361,6 @@ class SafetyFilter:
         room = np.maximum(self._tight_tau - tau * np.sign(push), 0.0)
         share = float(min(1.0, np.min(room / np.maximum(np.abs(push), 1e-12))))
         return tau + share * push, forward + share * feedback
-
-    def _refused(self, tau: Vector, solver: SolverStatus, iterations: int, refusal: str) -> FilterResult:
-        nothing = frozen_array(np.zeros(self.robot.n))
-        margins = Margins(float("nan"), float("nan"), float("nan"), float("nan"), "")
-        return FilterResult(
-            torque=nothing,
-            acceleration=nothing,
-            status=FilterStatus.REFUSED,
-            solver=solver,
-            source="terminal_stop",
-            slack=(),
-            active=(),
-            margins=margins,
-            effort=0.0,
-            iterations=iterations,
-            refusal=refusal,
-        )
 
     # -- reporting ------------------------------------------------------------------------------------
 
