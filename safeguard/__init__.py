@@ -8,13 +8,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from safeguard.core.version import __version__
+
 if TYPE_CHECKING:
     from safeguard.core.config import ShieldConfig
     from safeguard.core.robot import RobotModel
     from safeguard.core.types import Decision, Observation, RobotState
     from safeguard.shield import Shield
 
-__version__ = "0.1.0"
 
 __all__ = [
     "Decision",

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib import resources
+from multiprocessing import get_context
 from pathlib import Path
 
 from safeguard.audit.identity import versions
@@ -56,7 +57,8 @@ def calibrate_scenario(
     shield_config = config or ShieldConfig()
     jobs = [(scenario, shield_config, FIRST_EPISODE + k) for k in range(episodes)]
     maxima: list[float] = []
-    with ProcessPoolExecutor(max_workers=workers) as pool:
+    # Fresh processes: one that was forked while a library had threads may hang.
+    with ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn")) as pool:
         for largest in pool.map(_largest_score, jobs):
             maxima.append(largest)
             if progress is not None:

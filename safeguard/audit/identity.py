@@ -11,9 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from uuid import uuid4
 
-from safeguard import __version__
 from safeguard.audit.encode import Json, JsonObject
 from safeguard.core.enums import Enforcement
+from safeguard.core.version import __version__
 
 LIBRARIES = ("numpy", "scipy", "osqp", "pin", "coal", "orjson", "pydantic", "torch", "mujoco")
 """Packages whose version can change a decision or a record."""
