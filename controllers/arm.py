@@ -124,9 +124,9 @@ class ArmPlatform:
         """Every joint is slower than the configured standstill speed."""
         return bool(np.abs(state.v).max() < self.safety_filter.config.standstill_radps)
 
-    def reset(self, state: RobotState | None = None) -> None:
-        """Forget the episode; with a state, the backup is the stop from that state."""
-        self.safety_filter.reset(state)
+    def reset(self, state: RobotState | None = None) -> str:
+        """See ``SafetyFilter.reset``."""
+        return self.safety_filter.reset(state)
 
     def identity(self) -> BodyIdentity:
         """The robot model with its limits and their provenance."""

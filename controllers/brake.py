@@ -16,11 +16,13 @@ import numpy as np
 import pinocchio as pin
 
 from safeguard.core.config import BrakeConfig
+from safeguard.core.errors import ConfigError
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import NS_PER_S, Vector, frozen_array, sealed
 
 _SEED = 7
-_LEAST_SHARE = 0.02  # of the acceleration limits; the tick-by-tick verification carries the guarantee
+_QUANTILE = 0.01
+_LEAST_SHARE = 0.05  # of the acceleration limits; with less, stops last for seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class StopPlan:
         object.__setattr__(self, "q0", frozen_array(self.q0))
         object.__setattr__(self, "v0", frozen_array(self.v0))
         object.__setattr__(self, "durations", sealed(np.abs(self.v0) / self.a_brake))
-        object.__setattr__(self, "slope", sealed(np.copysign(self.a_brake, self.v0)))
+        object.__setattr__(self, "slope", sealed(np.sign(self.v0) * self.a_brake))
 
     @property
     def distances(self) -> Vector:
@@ -72,36 +74,54 @@ class StopPlan:
         """Seconds since the start at ``now`` ns; not before the start."""
         return max(now - self.t0, 0) / NS_PER_S
 
-    def samples(self, count: int) -> tuple[Vector, Vector, Vector]:
-        """(q, v, a) at ``count`` times from the start to rest, each of shape (count, n).
+    def corners(self) -> tuple[Vector, Vector, Vector]:
+        """(q, v, a) wherever the torque of the stop can be largest, each of shape (3 n + 1, n).
 
-        The last sample is the hold: at rest, without acceleration.
+        The acceleration jumps when a joint comes to rest: the start, just before and just after every such moment,
+        and the middle between two of them. The last row is the hold: at rest, without acceleration.
         """
-        durations, slope = self.durations, self.slope
-        s = (np.arange(count)[:, None] / (count - 1)) * durations.max()
-        braked = np.minimum(s, durations)
-        v = self.v0 - slope * braked
-        return self.q0 + 0.5 * (self.v0 + v) * braked, v, (s < durations) * -slope
+        t = np.sort(self.durations)
+        begin = np.concatenate((t[:1] * 0.0, t[:-1]))
+        s = np.concatenate((t[:1] * 0.0, 0.5 * (begin + t), t, t))[:, None]
+        moving = np.concatenate(
+            (
+                self.durations[None] > 0.0,
+                self.durations > begin[:, None],
+                self.durations >= t[:, None],
+                self.durations > t[:, None],
+            )
+        )
+        braked = np.minimum(s, self.durations)
+        v = self.v0 - self.slope * braked
+        return self.q0 + 0.5 * (self.v0 + v) * braked, v, moving * -self.slope
 
 
 def braking_deceleration(robot: RobotModel, config: BrakeConfig) -> Vector:
     """Deceleration that stops are made of, shape (n,), rad/s².
 
-    One share of the acceleration limits for all joints: the worst over seeded, uniform samples of position and
-    velocity of the largest s with |h(q, v) − s M(q) sgn(v) a_max| ≤ τ_max, times a reserve. It is no guarantee: with
-    all joints at full speed at once some states cannot reach it. What carries the guarantee is that the torques of
-    every stop are checked before the motion that leads to it is released.
+    One share of the acceleration limits for all joints: the 1st percentile over seeded, uniform samples of position
+    and velocity of the largest s with |h(q, v) − s M(q) sgn(v) a_max| ≤ τ_max, times a reserve. It is no guarantee:
+    some states cannot reach it. What carries the guarantee is that the torques of every stop are checked before
+    the motion that leads to it is released.
+
+    Raises:
+        ConfigError: the robot with its load can hardly brake at its speed limits.
     """
     limits, model = robot.limits, robot.pin_model
     data = model.createData()
     rng = np.random.default_rng(_SEED)
-    worst = np.inf
-    for _ in range(config.samples):
+    shares = np.empty(config.samples)
+    for k in range(config.samples):
         q = rng.uniform(limits.q_min, limits.q_max)
         v = rng.uniform(-limits.v_max, limits.v_max)
         pin.computeAllTerms(model, data, q, v)
         h = robot.bias(v, data.nle)
         push = data.M @ (-np.sign(v) * limits.a_max)
-        worst = min(worst, float(np.min((limits.tau_max - h * np.sign(push)) / np.abs(push))))
-    share = min(config.max_share, max(config.share_of_authority * worst, _LEAST_SHARE))
+        shares[k] = np.min((limits.tau_max - h * np.sign(push)) / np.abs(push))
+    share = min(config.max_share, config.share_of_authority * float(np.quantile(shares, _QUANTILE)))
+    if share < _LEAST_SHARE:
+        raise ConfigError(
+            f"robot {robot.name!r} can brake with {share:.3f} of its acceleration limits at its speed limits, at least "
+            f"{_LEAST_SHARE} is needed: lower its speed limits or its payload"
+        )
     return frozen_array(share * limits.a_max)

@@ -102,13 +102,29 @@ class SafetyFilter:
         """The stored verified stop."""
         return self._plan
 
-    def reset(self, state: RobotState | None = None) -> None:
-        """Forget everything; with a state, the stored stop is the one from that state."""
+    def reset(self, state: RobotState | None = None) -> str:
+        """Forget everything; with a state, the stored stop is the one from that state.
+
+        Returns:
+            Why that stop is not a verified one (its torques, where it ends, its clearance), or "".
+        """
         self._plan, self._clock, self._standing = None, 0, 0
         self._program.reset()
-        if state is not None:
-            self._plan = StopPlan(state.q, state.v, self.a_brake, state.t)
-            self._clock = state.t - 1  # the stop starts at this very state
+        if state is None:
+            return ""
+        self._plan = StopPlan(state.q, state.v, self.a_brake, state.t)
+        self._clock = state.t - 1  # the stop starts at this very state
+        return self._start_refusal(state, self._plan)
+
+    def _start_refusal(self, state: RobotState, plan: StopPlan) -> str:
+        limits, end = self.robot.limits, plan.positions(plan.durations.max()[None, None])[0]
+        outside = np.maximum(limits.q_min - state.q, state.q - limits.q_max)
+        beyond = np.maximum(limits.q_min - end, end - limits.q_max) - np.maximum(outside, 0.0)
+        if beyond.max() > 1e-9:
+            j = int(beyond.argmax())
+            return f"{self.robot.joints[j]} would stop {beyond[j]:.4f} rad outside its limits"
+        refusal = self._checker.torque_refusal(self.dynamics.torques_along(*plan.corners()))
+        return refusal or self._clearance.stop_refusal(self._clearance.measure(state.q), state.q, plan)
 
     def __call__(
         self,
@@ -274,8 +290,7 @@ class SafetyFilter:
 
     def _stop_refusal(self, problem: Problem, motion: _Motion) -> str:
         """Why the stop from the next state is not a backup: its torques or its clearance."""
-        q, v, a = motion.plan.samples(self.config.brake.path_samples)
-        torques = self.dynamics.torques_along(q, v, a)
+        torques = self.dynamics.torques_along(*motion.plan.corners())
         refusal = self._checker.torque_refusal(torques, 1.0 - self.config.margins.torque_share)
         return refusal or self._clearance.stop_refusal(problem.distances, problem.q, motion.plan)
 

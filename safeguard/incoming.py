@@ -8,21 +8,48 @@ replay meets the same. Values, however odd, are left alone; judging them is inta
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from safeguard.core.types import Observation, Proposal, RobotState, Sensor, frozen_array
+from safeguard.core.types import Observation, Proposal, RobotState, Sensor, frozen_array, sealed
 
 _WORD = 1 << 63
 _LONGEST = 200  # characters of a text that is kept
+_MOST_NUMBERS = 100_000  # in one observation or proposal; what is larger does not fit into a record
 _EMPTY = frozen_array(np.zeros(0))
 
 
 def as_observation(value: object) -> Observation:
     """``value`` itself if every part has its type, else one without a state; a pressed e-stop stays pressed."""
-    if (
-        isinstance(value, Observation)
-        and _is_a(RobotState, value.state)
+    if isinstance(value, Observation):
+        if _is_whole(value):
+            return value
+        plain = _with_plain_numbers(value)
+        if _is_whole(plain):
+            return plain
+    return Observation(RobotState(_EMPTY, _EMPTY, 0), estop=_is_pressed(getattr(value, "estop", False)))
+
+
+def as_proposal(value: object, now: int) -> Proposal | None:
+    """A copy of ``value`` if every part has its type, else an empty proposal that says what came; None for None."""
+    if value is None:
+        return None
+    if isinstance(value, Proposal):
+        stamps = _is_time(value.t_obs) and _is_time(value.t_inferred) and _is_time(value.seq)
+        parts = (value.actions, value.features, value.samples)
+        arrays = all(part is None or _is_array(part) for part in parts) and _is_array(value.actions)
+        named = _is_a(str, value.source) and _is_text(value.source)
+        if stamps and arrays and named and sum(part.size for part in parts if part is not None) <= _MOST_NUMBERS:
+            # The guest may hold views of its arrays: what was checked must not change.
+            features, samples = (None if part is None else sealed(part.copy()) for part in parts[1:])
+            return replace(value, actions=sealed(value.actions.copy()), features=features, samples=samples)
+    return Proposal(_EMPTY, now, now, f"unusable {type(value).__name__}"[:_LONGEST], -1)
+
+
+def _is_whole(value: Observation) -> bool:
+    return (
+        _is_a(RobotState, value.state)
         and _is_time(value.state.t)
         and _is_text(value.instruction)
         and _is_text(value.drive_status)
@@ -30,22 +57,22 @@ def as_observation(value: object) -> Observation:
         and (value.external_wrench is None or _is_array(value.external_wrench))
         and _is_a(Mapping, value.sensors)
         and all(_is_sensor(name, part) for name, part in value.sensors.items())
-    ):
-        return value
-    return Observation(RobotState(_EMPTY, _EMPTY, 0), estop=bool(getattr(value, "estop", False)))
+        and value.state.q.size + value.state.v.size + sum(part.value.size for part in value.sensors.values())
+        <= _MOST_NUMBERS
+    )
 
 
-def as_proposal(value: object, now: int) -> Proposal | None:
-    """``value`` itself if it is None or every part has its type, else an empty proposal that says what came."""
-    if value is None:
-        return None
-    if isinstance(value, Proposal):
-        stamps = _is_time(value.t_obs) and _is_time(value.t_inferred) and _is_time(value.seq)
-        parts = (value.features, value.samples)
-        arrays = _is_array(value.actions) and all(part is None or _is_array(part) for part in parts)
-        if stamps and arrays and _is_a(str, value.source) and _is_text(value.source):
-            return value
-    return Proposal(_EMPTY, now, now, f"unusable {type(value).__name__}"[:_LONGEST], -1)
+def _with_plain_numbers(value: Observation) -> Observation:
+    """Time stamps and flags that numpy made, as Python's own."""
+    state, estop = value.state, value.estop
+    if _is_a(RobotState, state) and _is_a(np.integer, state.t):
+        state = replace(state, t=int(state.t))
+    return replace(value, state=state, estop=_is_pressed(estop) if _is_a(np.bool_, estop) else estop)
+
+
+def _is_pressed(value: object) -> bool:
+    """Anything but a plain "not pressed" counts as pressed (law 5)."""
+    return not (value is False or (isinstance(value, np.bool_) and not value))
 
 
 def _is_a(kind: type, value: object) -> bool:
@@ -65,10 +92,9 @@ def _is_text(value: object) -> bool:
     if not isinstance(value, str):
         return False
     try:
-        value.encode()
+        return len(value.encode()) <= _MOST_NUMBERS
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def _is_array(value: object) -> bool:

@@ -136,6 +136,7 @@ def recorded_shield(run_open: Record, episode_open: Record, port: PolicyPort) ->
         config=recipe.shield,
         enforcement=episode.enforcement,
         calibrations=recipe.calibrations,
+        mode=episode.mode,
         estops=episode.estops,
         commands=episode.commands,
     )

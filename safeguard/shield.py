@@ -68,8 +68,8 @@ class Shield:
         clock: monotonic time in ns, used where ``step`` is not given ``now``.
         enforcement: anything but ``FULL`` is outside law 1 and marked in every record.
         calibrations: artefacts of calibrated monitors; each is bound to its monitor by name.
-        estops, commands: counts so far, where a shield takes over from another: too many emergency stops are a
-            LOCKOUT, and the sequence numbers of commands go on.
+        mode, estops, commands: of the shield that this one takes over from: a stop stays until it is acknowledged,
+            too many emergency stops are a LOCKOUT, and the sequence numbers of commands go on.
 
     Raises:
         SpecError: the policy's actions do not fit the body.
@@ -88,9 +88,9 @@ class Shield:
     _fresh: bool
     _started: bool
     _halted: bool
+    _waits: bool
     _ack: bool
     _start_ack: int | None
-    _stop_reason: str
 
     def __init__(
         self,
@@ -104,6 +104,7 @@ class Shield:
         clock: Callable[[], int] | None = None,
         enforcement: Enforcement = Enforcement.FULL,
         calibrations: Sequence[Calibration] = (),
+        mode: Mode = Mode.BOOT,
         estops: int = 0,
         commands: int = 0,
     ) -> None:
@@ -113,7 +114,8 @@ class Shield:
             ArmPlatform(body, period, self.config.filter) if isinstance(body, RobotModel) else body
         )
         self.port: PolicyPort = policy if _is_port(policy) else InlinePort(as_policy(policy))
-        self._controller = controller_for(self.port.spec, self.platform.joints, self.config.policy.tracking_omega_radps)
+        self.spec = self.port.spec
+        self._controller = controller_for(self.spec, self.platform.joints, self.config.policy.tracking_omega_radps)
         self.table = load_table(strategy, period)
         self._intake = Intake(self.platform.joints, period, self.config.intake, velocity=self.platform.v_max)
         self._deadline = PolicyDeadline(self.config.policy.deadline_s, self.config.policy.startup_s)
@@ -122,8 +124,9 @@ class Shield:
         self._calibrations = tuple(calibrations)
         self._clock = clock or time.monotonic_ns
         self._expiry = self.config.command_periods * round(period * NS_PER_S)
-        self._modes = ModeState(Mode.BOOT, self.table.empty, estops=estops)
+        self._modes = ModeState(mode, self.table.empty, estops=estops)
         self.episode, self._sequence = -1, commands
+        self._stop_reason = ""
         self.self_test = self_test(self.platform)
         self._owns_journal = isinstance(audit, str | Path)
         self.journal = open_run(audit, self.run_open()) if isinstance(audit, str | Path) else audit
@@ -148,7 +151,7 @@ class Shield:
         seen, state = self._see(observation, now)
         watch.append(time.perf_counter_ns())
         arrived = self._ask(observation, state, now)
-        received = self._intake.receive(arrived, self.port.spec, now, observation)
+        received = self._intake.receive(arrived, self.spec, now, observation)
         self._accept(arrived, received)
         watch.append(time.perf_counter_ns())
         nominal = self._nominal(state, now)
@@ -177,7 +180,8 @@ class Shield:
             episode=self.episode,
             enforcement=self.enforcement,
         )
-        self._record_decision(now, observation, arrived, decision)
+        if not self._recorded(now, observation, arrived, decision):
+            decision = self._unrecorded(decision, state, now)
         self._previous, self._authority, self._tick = decision, outputs.authority, self._tick + 1
         self._recording = time.perf_counter_ns() - watch[-1]
         return decision
@@ -196,14 +200,22 @@ class Shield:
         if not trusted:
             return seen, None
         if self._fresh:
-            self.platform.reset(state)
             self._fresh = False
+            if (unverified := self.platform.reset(state)) and self.enforcement is not Enforcement.OFF:
+                seen = (
+                    *seen,
+                    _verdict("backup", Cause.BACKUP_REFUSED, f"no verified stop to start from: {unverified}"),
+                )
         return seen, state
 
     def _ask(self, observation: Observation, state: RobotState | None, now: int) -> Proposal | None:
-        if state is not None:
-            self.port.post(observation, now)
-        return as_proposal(self.port.poll(now), now)
+        """What the policy has to say. A port that fails is a guest that proposes nothing usable (law 12)."""
+        try:
+            if state is not None:
+                self.port.post(observation, now)
+            return as_proposal(self.port.poll(now), now)
+        except Exception as error:  # noqa: BLE001  a guest may raise anything
+            return as_proposal(error, now)
 
     def _accept(self, arrived: Proposal | None, received: Sequence[Verdict]) -> None:
         """Follow a proposal that passed intake; without enforcement any that has the right shape."""
@@ -212,7 +224,7 @@ class Shield:
         refused = any(v.cause is not None for v in received)
         if self.enforcement is Enforcement.FULL and refused:
             return
-        spec = self.port.spec
+        spec = self.spec
         if arrived.actions.shape == (spec.chunk, len(spec.joints)):
             self._current = arrived
 
@@ -239,7 +251,9 @@ class Shield:
         inputs = ModeInputs.of(causes, ack=self._acknowledged(now), standstill=still, ready=not self.self_test)
         self._modes, outputs = step(self.table, self._modes, inputs)
         if outputs.authority is Authority.POLICY:
-            self._started, self._start_ack = True, None
+            self._started = True
+        if outputs.authority is Authority.POLICY or outputs.mode > Mode.HOLD:
+            self._waits, self._start_ack = False, None
         if not _PERSON.isdisjoint(causes):
             self._halted = True
         self._stop_reason = ""
@@ -294,19 +308,22 @@ class Shield:
         self._ack = True
 
     def stop(self, *, operator: str, reason: str, simulated: bool = False) -> None:
-        """Ask for a stop; takes effect in the next tick."""
+        """Ask for a stop; takes effect in the next tick, also across the start of an episode."""
+        self._ensure_episode()
+        self._ack, self._waits, self._start_ack = False, False, None
         self._human("stop", operator, reason, simulated)
         self._stop_reason = reason or "operator"
 
     def _acknowledged(self, now: int) -> bool:
         """Whether this tick delivers an acknowledgement edge.
 
-        One given before the episode has ever moved is offered again, every other tick, until it is taken or void.
+        The one that starts an episode is offered again, every other tick, until it is taken or void. Whatever is
+        worse than the first HOLD voids it for good.
         """
         given, self._ack = self._ack, False
-        if given and not self._started:
+        if given and self._waits:
             self._start_ack = now + round(self.config.start_ack_s * NS_PER_S)
-        if self._start_ack is None or self._started:
+        if self._start_ack is None:
             return given
         if now > self._start_ack:
             self._start_ack = None
@@ -340,7 +357,8 @@ class Shield:
             "enforcement": self.enforcement.value,
             "strategy": self.strategy,
             "policy": getattr(self.port, "name", None),
-            "spec": encode_spec(self.port.spec),
+            "spec": encode_spec(self.spec),
+            "mode": self._modes.mode.value,
             "estops": self._modes.estops,
             "commands": self._sequence,
             **info,
@@ -398,13 +416,20 @@ class Shield:
             limits={"joints": jsonable(body.limits), "clearance": body.clearance},
         )
 
-    def _record_decision(
-        self, now: int, observation: Observation, arrived: Proposal | None, decision: Decision
-    ) -> None:
+    def _unrecorded(self, decision: Decision, state: RobotState | None, now: int) -> Decision:
+        """Law 10: what is not recorded is not released; the stored stop is, and the next tick holds."""
+        if decision.authority is not Authority.POLICY or self.enforcement is not Enforcement.FULL:
+            return decision
+        result = self.platform.backup(state)
+        command = self.platform.command(result, now, now + self._expiry, self._sequence)
+        return replace(decision, command=command, filter=result, authority=Authority.BACKUP)
+
+    def _recorded(self, now: int, observation: Observation, arrived: Proposal | None, decision: Decision) -> bool:
         """Law 10: before the command leaves this function."""
-        if self.journal is not None:
-            body = decision_body(now, observation, arrived, decision)
-            self.journal.append(RecordKind.DECISION, body, tick=decision.tick, t=now)
+        if self.journal is None:
+            return True
+        body = decision_body(now, observation, arrived, decision)
+        return self.journal.append(RecordKind.DECISION, body, tick=decision.tick, t=now) >= 0
 
     def _forget(self) -> None:
         """Everything that belongs to an episode. E-stops are counted for the process."""
@@ -413,15 +438,16 @@ class Shield:
         self._controller.reset()
         for monitor in self._monitors:
             monitor.reset()
-        estops = self._modes.estops
-        locked = estops > self.table.lockout_beyond
-        self._modes = ModeState(Mode.LOCKOUT if locked else Mode.BOOT, self.table.empty, estops=estops)
+        # A stop is let go by an acknowledgement only, not by a new episode.
+        latched = self._modes.mode in (Mode.STOP, Mode.ESTOP, Mode.LOCKOUT)
+        mode = self._modes.mode if latched else Mode.BOOT
+        self._modes = ModeState(mode, self.table.empty, estops=self._modes.estops)
         self.platform.reset()
         self._tick = self._recording = 0
         self._current = self._previous = None
         self._authority = Authority.BACKUP
         self._fresh, self._started, self._halted = True, False, False
-        self._ack, self._start_ack, self._stop_reason = False, None, ""
+        self._waits, self._ack, self._start_ack = True, False, None
 
 
 def _is_port(policy: Policy | PolicyPort) -> TypeGuard[PolicyPort]:

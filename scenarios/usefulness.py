@@ -99,7 +99,7 @@ class Filter(Protocol):
         """The closest allowed motion to an acceleration, shape (n,), rad/s²."""
         ...
 
-    def reset(self, state: RobotState | None = None) -> None:
+    def reset(self, state: RobotState | None = None) -> object:
         """Start anew at ``state``."""
         ...
 

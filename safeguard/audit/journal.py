@@ -26,7 +26,7 @@ from safeguard.core.errors import JournalError
 
 FOLDER: Final = "journal"
 SEGMENT: Final = "000000.jsonl"
-MAX_LINE: Final = 1 << 20
+MAX_LINE: Final = 1 << 23
 """Longest line in bytes; longer ones are neither written nor read."""
 
 GENESIS: Final = bytes(32)

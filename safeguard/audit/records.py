@@ -24,7 +24,7 @@ from safeguard.audit.bodies import (
     Spec,
     TimingsBody,
 )
-from safeguard.core.enums import Enforcement, RecordKind
+from safeguard.core.enums import Enforcement, Mode, RecordKind
 
 
 class RobotIdentity(Body):
@@ -111,6 +111,7 @@ class EpisodeOpen(Body):
     strategy: str
     policy: str | None = None
     spec: Spec | None = None
+    mode: Mode = Field(default=Mode.BOOT, description="mode that the episode begins in")
     estops: int = Field(default=0, description="emergency stops of the process before this episode")
     commands: int = Field(default=0, description="commands issued before this episode; their numbers go on")
     faults: list[FaultSpec] = Field(default_factory=list[FaultSpec])

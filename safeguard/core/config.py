@@ -19,14 +19,13 @@ class _Section(BaseModel):
 class BrakeConfig(_Section):
     """The backup: how hard it brakes and how stiffly it follows its reference."""
 
-    share_of_authority: float = Field(default=0.9, gt=0.0, le=1.0, description="of the worst sampled braking authority")
+    share_of_authority: float = Field(default=0.9, gt=0.0, le=1.0, description="of the sampled braking authority")
     max_share: float = Field(default=0.45, gt=0.0, le=1.0, description="of the acceleration limits, at most")
     plan_share: float = Field(
         default=0.85, gt=0.0, lt=1.0, description="of the deceleration; the rest absorbs model error"
     )
     samples: int = Field(default=4000, ge=100, description="states in which the braking authority is sampled")
     omega_radps: float = Field(default=30.0, gt=0.0, description="natural frequency of the tracking law")
-    path_samples: int = Field(default=6, ge=2, description="points of a stop whose torque is checked")
 
 
 class ClearanceConfig(_Section):
@@ -75,7 +74,7 @@ class FilterConfig(_Section):
 class IntakeConfig(_Section):
     """Limits of the intake checks."""
 
-    max_age_s: Positive = Field(default=0.010, description="oldest state that may be acted on")
+    max_age_s: Positive = Field(default=0.003, description="oldest state that may be acted on; no delay is assumed")
     future_s: float = Field(default=0.001, ge=0.0, description="how far ahead of now a stamp may be")
     jump_factor: float = Field(
         default=1.5, ge=1.0, description="allowed multiple of the speed limit between two states"

@@ -143,8 +143,8 @@ class Platform(Protocol):
         """Every joint speed is under its standstill threshold."""
         ...
 
-    def reset(self, state: RobotState | None = None) -> None:
-        """Forget the episode; with a state, its standing backup is the hold at that state."""
+    def reset(self, state: RobotState | None = None) -> str:
+        """Forget the episode; with a state, the backup is the stop from there. Why that is not verified, or ""."""
         ...
 
     def identity(self) -> BodyIdentity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,8 @@ def test_the_run_folder_is_whole(demo: DemoResult) -> None:
     assert demo.replayed.decisions == sum(result.ticks for result in demo.results)
     page = demo.report.read_text()
     assert page.count("<details") >= len(demo.results)
-    assert "http://" not in page.replace("http://www.w3.org", "")
+    linked = re.findall(r"(?:src|href)=.(?!#|data:)[^ >]{0,60}", page)  # a diff of the whole page would take forever
+    assert not linked
 
 
 @pytest.mark.slow

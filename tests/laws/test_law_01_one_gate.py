@@ -130,16 +130,17 @@ def earlier(lab: Lab, patch: Patch) -> None:
 
 def edited_later(lab: Lab, patch: Patch) -> None:
     """The torque is edited after its record was written."""
-    real = Shield._record_decision
+    real = Shield._recorded
 
-    def record(self: Shield, now: int, observation: Any, arrived: Any, decision: Decision) -> None:
-        real(self, now, observation, arrived, decision)
+    def record(self: Shield, now: int, observation: Any, arrived: Any, decision: Decision) -> bool:
+        written = real(self, now, observation, arrived, decision)
         if isinstance(decision.command, TorqueCommand):
             decision.command.tau.setflags(write=True)
             decision.command.tau[0] *= 1.0 + 1e-15
             decision.command.tau.setflags(write=False)
+        return written
 
-    patch.setattr(Shield, "_record_decision", record)
+    patch.setattr(Shield, "_recorded", record)
 
 
 def two_answers(lab: Lab, patch: Patch) -> None:

@@ -16,6 +16,7 @@ from safeguard.controllers import SafetyFilter
 from safeguard.controllers.brake import StopPlan
 from safeguard.controllers.checker import Checker
 from safeguard.controllers.clearance import Clearance, ClearanceRows
+from safeguard.controllers.dynamics import Dynamics
 from safeguard.controllers.viability import JointBounds
 from safeguard.core.enums import FilterStatus
 from safeguard.core.types import RobotState, Vector
@@ -249,3 +250,48 @@ def test_law_3_planted_unverified(monkeypatch: Patch) -> None:
     lab.shield.stop(operator="lab", reason="test")
     with pytest.raises(AssertionError, match="without a commitment"):
         check_law_3(lab, 100)
+
+
+# -- a loaded arm, where torque decides what a stop is ----------------------------------------------------
+
+
+def check_law_3_torque(commits: int = 3000) -> int:
+    """Every stop that a heavily loaded arm commits can be followed: its torque, sampled densely, is within limits.
+
+    Returns:
+        How many proposals were refused for the torque of their stop: 0 would make this check idle.
+    """
+    robot = panda().with_payload(2.0, [0.0, 0.0, 0.08])
+    filt, dynamics, limits = SafetyFilter(robot), Dynamics(robot), robot.limits
+    rng, refused = np.random.default_rng(3), 0
+    for _ in range(commits):
+        state = RobotState(rng.uniform(limits.q_min, limits.q_max), rng.uniform(-limits.v_max, limits.v_max), 0)
+        filt.reset(state)
+        result = filt(state, acceleration=rng.normal(size=robot.n) * limits.a_max)
+        refused += "torque" in result.refusal
+        plan = filt.plan
+        if plan is None or result.status not in (FilterStatus.ADMISSIBLE, FilterStatus.CORRECTED):
+            continue
+        edges = np.concatenate((plan.durations - 1e-9, plan.durations + 1e-9))
+        times = np.sort(np.concatenate((np.linspace(0.0, plan.durations.max(), 200), np.maximum(edges, 0.0))))
+        q, v = plan.at(times[:, None])
+        a = np.where(times[:, None] < plan.durations, -np.copysign(plan.a_brake, plan.v0), 0.0)
+        over = np.abs(dynamics.torques_along(q, v, a)) - limits.tau_max
+        assert over.max() <= 0.0, f"a committed stop needs {over.max():.3f} N·m too much"
+    return refused
+
+
+def test_law_3_torque() -> None:
+    """The torque of committed stops holds where it is scarce, and the check is not idle there."""
+    assert check_law_3_torque() > 0
+
+
+def test_law_3_torque_planted(monkeypatch: Patch) -> None:
+    """Without the torque check of stops some committed ones cannot be followed."""
+
+    def clearance_only(self: SafetyFilter, problem: Any, motion: Any) -> str:
+        return self._clearance.stop_refusal(problem.distances, problem.q, motion.plan)
+
+    monkeypatch.setattr(SafetyFilter, "_stop_refusal", clearance_only)
+    with pytest.raises(AssertionError, match="too much"):
+        check_law_3_torque()

@@ -16,7 +16,7 @@ from safeguard.modes.requirements import FLOORS
 from safeguard.modes.spec import read_spec
 from safeguard.modes.table import TABLES
 from safeguard.shield import Shield
-from tests.laws.lab import Lab, beyond, records
+from tests.laws.lab import Lab, beyond, near, records
 
 Patch = pytest.MonkeyPatch
 BRIDGED = frozenset(row.cause for row in read_spec(TABLES / "monolithic.toml").causes if row.bridged)
@@ -176,3 +176,51 @@ def test_law_7_planted_records(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(Shield, "record", record)
     with pytest.raises(AssertionError):
         check_law_7_records(tmp_path / "run")
+
+
+# -- an acknowledgement is for what the person saw -------------------------------------------------------
+
+
+def stopped_by_operator(lab: Lab) -> None:
+    """An operator stops what was acknowledged ten ticks before."""
+    lab.shield.stop(operator="law", reason="no", simulated=True)
+    lab.run(1)
+
+
+def stopped_by_switch(lab: Lab) -> None:
+    """The e-stop is pressed for ten ticks."""
+    for _ in range(10):
+        lab.tick(replace(lab.observe(), estop=True))
+
+
+@pytest.mark.parametrize("stopped", [stopped_by_operator, stopped_by_switch])
+def test_law_7_an_early_acknowledgement_dies_with_a_stop(stopped: Callable[[Lab], None]) -> None:
+    """The waiting acknowledgement of the start lets nothing go that was stopped after it."""
+    lab = Lab(near)
+    lab.run(20)
+    lab.acknowledge()
+    lab.run(10)
+    stopped(lab)
+    assert {decision.authority for decision in lab.run(800)} <= {Authority.BACKUP, Authority.NONE}
+
+
+@pytest.mark.parametrize("stopped", [stopped_by_operator, stopped_by_switch])
+def test_law_7_a_new_episode_lets_nothing_go(stopped: Callable[[Lab], None]) -> None:
+    """After ``begin_episode`` or ``reset`` the stop still holds; two acknowledgements lead back."""
+    lab = Lab(near)
+    lab.run(20)
+    stopped(lab)
+    latched = lab.decisions[-1].mode
+    lab.shield.begin_episode("again")
+    assert {decision.mode for decision in lab.run(200)} == {latched}
+    lab.acknowledge()
+    assert lab.run(5)[-1].mode is Mode.HOLD
+
+
+def test_law_7_a_stop_before_the_first_tick_counts() -> None:
+    """Nobody's stop is lost because nothing had been decided yet."""
+    lab = Lab(near)
+    lab.shield.stop(operator="law", reason="early", simulated=True)
+    decision = lab.run(1)[0]
+    assert Cause.OPERATOR_STOP in decision.causes
+    assert decision.mode is Mode.STOP

@@ -114,48 +114,46 @@ def test_law_10_replay(tmp_path: Path) -> None:
 
 def skipped(patch: Patch) -> None:
     """Every seventh decision has no record."""
-    real = Shield._record_decision
+    real = Shield._recorded
 
-    def record(self: Shield, *args: Any) -> None:
-        if args[-1].tick % 7:
-            real(self, *args)
+    def record(self: Shield, *args: Any) -> bool:
+        return args[-1].tick % 7 == 0 or real(self, *args)
 
-    patch.setattr(Shield, "_record_decision", record)
+    patch.setattr(Shield, "_recorded", record)
 
 
 def buffered(patch: Patch) -> None:
     """Records are written one tick late."""
-    real = Shield._record_decision
+    real = Shield._recorded
     waiting: list[Any] = []
 
-    def record(self: Shield, *args: Any) -> None:
+    def record(self: Shield, *args: Any) -> bool:
         waiting.append(args)
-        if len(waiting) > 1:
-            real(self, *waiting.pop(0))
+        return len(waiting) < 2 or real(self, *waiting.pop(0))
 
-    patch.setattr(Shield, "_record_decision", record)
+    patch.setattr(Shield, "_recorded", record)
 
 
 def twice(patch: Patch) -> None:
     """Every decision is recorded twice."""
-    real = Shield._record_decision
+    real = Shield._recorded
 
-    def record(self: Shield, *args: Any) -> None:
-        real(self, *args)
-        real(self, *args)
+    def record(self: Shield, *args: Any) -> bool:
+        return real(self, *args) and real(self, *args)
 
-    patch.setattr(Shield, "_record_decision", record)
+    patch.setattr(Shield, "_recorded", record)
 
 
 def another_command(patch: Patch) -> None:
     """Another command is released than the recorded one."""
-    real = Shield._record_decision
+    real = Shield._recorded
 
-    def record(self: Shield, now: int, observation: Any, arrived: Any, decision: Decision) -> None:
-        real(self, now, observation, arrived, decision)
+    def record(self: Shield, now: int, observation: Any, arrived: Any, decision: Decision) -> bool:
+        written = real(self, now, observation, arrived, decision)
         object.__setattr__(decision, "command", self.platform.terminal_stop("late", now, 0))
+        return written
 
-    patch.setattr(Shield, "_record_decision", record)
+    patch.setattr(Shield, "_recorded", record)
 
 
 @pytest.mark.parametrize("plant", [skipped, buffered, twice, another_command], ids=lambda plant: plant.__name__)

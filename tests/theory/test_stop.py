@@ -61,25 +61,24 @@ def test_the_fed_forward_acceleration_leads_from_one_reference_speed_to_the_next
     np.testing.assert_array_equal(plan.acceleration(float(plan.durations.max()) + 1e-9, DT), 0.0)
 
 
-@given(seed=SEEDS, count=st.integers(2, 30))
-def test_samples_of_a_stop_lie_on_it(seed: int, count: int) -> None:
-    """``samples`` equals ``at`` at evenly spread times; its accelerations brake until rest."""
+@given(seed=SEEDS)
+def test_corners_of_a_stop_lie_on_it(seed: int) -> None:
+    """They lie on the path, hold every combination of braking and resting joints, and end in the hold (law 3)."""
     plan = random_plan(seed)
-    q, v, a = plan.samples(count)
-    t = np.linspace(0.0, float(plan.durations.max()), count)
-    expected_q, expected_v = plan.at(t[:, None])
+    n = len(plan.v0)
+    q, v, a = plan.corners()
+    t = np.sort(plan.durations)
+    begin = np.concatenate(([0.0], t[:-1]))
+    times = np.concatenate(([0.0], (begin + t) / 2.0, t, t))
+    expected_q, expected_v = plan.at(times[:, None])
     np.testing.assert_allclose(q, expected_q, atol=1e-12)
     np.testing.assert_allclose(v, expected_v, atol=1e-12)
-    moving = np.abs(v) > 1e-9
-    np.testing.assert_allclose(a[moving], (-np.sign(plan.v0) * plan.a_brake * np.ones((count, 1)))[moving])
-    np.testing.assert_allclose(v[-1], 0.0, atol=1e-12)
-
-
-@given(seed=SEEDS, count=st.integers(2, 30))
-def test_the_last_sample_of_a_stop_is_the_hold(seed: int, count: int) -> None:
-    """At rest without acceleration, so that the torque of the indefinite hold is verified too (law 3)."""
-    q, v, a = random_plan(seed).samples(count)
-    np.testing.assert_allclose(q[-1], random_plan(seed).at(1e6)[0], atol=1e-12)
+    braking = -np.sign(plan.v0) * plan.a_brake
+    for k in range(n):
+        still = plan.durations <= t[k]
+        np.testing.assert_allclose(a[1 + 2 * n + k], np.where(still, 0.0, braking), atol=1e-12)  # just after
+        np.testing.assert_allclose(a[1 + n + k], np.where(plan.durations < t[k], 0.0, braking), atol=1e-12)  # before
+    np.testing.assert_allclose(q[-1], plan.at(1e6)[0], atol=1e-12)
     np.testing.assert_allclose(v[-1], 0.0, atol=1e-12)
     np.testing.assert_array_equal(a[-1], 0.0)
 

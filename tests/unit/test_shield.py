@@ -140,10 +140,13 @@ def test_emergency_stop_input() -> None:
 def test_third_emergency_stop_is_a_lockout() -> None:
     """E-stops are counted over episodes; the third one locks the process, and a new episode does not help."""
     lab = Lab()
-    for _ in range(3):
+    for last in (False, False, True):
         lab.shield.begin_episode("again")
+        lab.run(150)
+        lab.acknowledge()
         lab.run(2)
         lab.tick(replace(lab.observe(), estop=True))
+        assert lab.decisions[-1].mode is (Mode.LOCKOUT if last else Mode.ESTOP)
     assert lab.decisions[-1].mode is Mode.LOCKOUT
     lab.shield.begin_episode("please")
     lab.acknowledge()
