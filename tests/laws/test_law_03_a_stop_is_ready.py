@@ -272,8 +272,8 @@ def check_law_3_torque(commits: int = 3000) -> int:
         plan = filt.plan
         if plan is None or result.status not in (FilterStatus.ADMISSIBLE, FilterStatus.CORRECTED):
             continue
-        edges = np.concatenate((plan.durations - 1e-9, plan.durations + 1e-9))
-        times = np.sort(np.concatenate((np.linspace(0.0, plan.durations.max(), 200), np.maximum(edges, 0.0))))
+        spread = np.arange(201, dtype=np.float64) * (float(plan.durations.max()) / 200.0)
+        times = np.sort(np.concatenate((spread, np.maximum(plan.durations - 1e-9, 0.0), plan.durations + 1e-9)))
         q, v = plan.at(times[:, None])
         a = np.where(times[:, None] < plan.durations, -np.copysign(plan.a_brake, plan.v0), 0.0)
         over = np.abs(dynamics.torques_along(q, v, a)) - limits.tau_max
