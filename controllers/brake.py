@@ -22,6 +22,8 @@ from safeguard.core.types import NS_PER_S, Vector, frozen_array, sealed
 
 _SEED = 7
 _QUANTILE = 0.01
+_START = np.zeros(1)
+_LONG_S = 0.1  # a stop that takes longer is also looked at between its corners
 _LEAST_SHARE = 0.05  # of the acceleration limits; with less, stops last for seconds
 
 
@@ -75,25 +77,20 @@ class StopPlan:
         return max(now - self.t0, 0) / NS_PER_S
 
     def corners(self) -> tuple[Vector, Vector, Vector]:
-        """(q, v, a) wherever the torque of the stop can be largest, each of shape (3 n + 1, n).
+        """(q, v, a) wherever the torque of the stop can be largest, each of shape (k, n).
 
         The acceleration jumps when a joint comes to rest: the start, just before and just after every such moment,
-        and the middle between two of them. The last row is the hold: at rest, without acceleration.
+        and, where the stop is long, half the time to each. The last n rows include the hold at rest.
         """
-        t = np.sort(self.durations)
-        begin = np.concatenate((t[:1] * 0.0, t[:-1]))
-        s = np.concatenate((t[:1] * 0.0, 0.5 * (begin + t), t, t))[:, None]
-        moving = np.concatenate(
-            (
-                self.durations[None] > 0.0,
-                self.durations > begin[:, None],
-                self.durations >= t[:, None],
-                self.durations > t[:, None],
-            )
-        )
-        braked = np.minimum(s, self.durations)
+        d = self.durations
+        brakes = d >= d[:, None]  # joint j still brakes when joint k comes to rest
+        s, moving = (_START, d, d), (d[None] > 0.0, brakes, ~brakes.T)
+        if d.max() > _LONG_S:
+            half = 0.5 * d
+            s, moving = (half, *s), (d > half[:, None], *moving)
+        braked = np.minimum(np.concatenate(s)[:, None], d)
         v = self.v0 - self.slope * braked
-        return self.q0 + 0.5 * (self.v0 + v) * braked, v, moving * -self.slope
+        return self.q0 + 0.5 * (self.v0 + v) * braked, v, np.concatenate(moving) * -self.slope
 
 
 def braking_deceleration(robot: RobotModel, config: BrakeConfig) -> Vector:

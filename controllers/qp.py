@@ -13,6 +13,7 @@ equal unit, bounds tightened by the caller; refactorisation jitter → no scalin
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ class OsqpSolver:
         self._n, self._rows, self._rho = n, rows, config.rho
         pattern = sparse.csc_matrix(np.vstack([np.eye(n), np.ones((rows, n))]))
         self._values = np.ones((n, 1 + rows))
+        self._flat = self._values.reshape(-1)  # the same numbers, in the solver's order
         self._q, self._l, self._u = np.zeros(n), np.full(n + rows, -BIG), np.full(n + rows, BIG)
         self._x0, self._y0 = np.zeros(n), np.zeros(n + rows)
         self._osqp = osqp.OSQP(algebra="builtin")
@@ -71,7 +73,7 @@ class OsqpSolver:
         if self._rho_moved:
             raw.update_rho(self._rho)
         failed = raw.update_data_vec(q=self._q, l=self._l, u=self._u)
-        failed |= raw.update_data_mat(P_x=None, P_i=None, A_x=self._values.ravel(), A_i=None)
+        failed |= raw.update_data_mat(P_x=None, P_i=None, A_x=self._flat, A_i=None)
         if failed:
             return start, SolverStatus.REJECTED, 0
         raw.warm_start(self._x0, self._y0)
@@ -92,6 +94,6 @@ class OsqpSolver:
         np.maximum(lower, -BIG, out=self._l)
         np.minimum(upper, BIG, out=self._u)
         self._x0[:] = start
-        with np.errstate(invalid="ignore"):  # a sum of finite numbers is finite, any other is not
-            total = self._q.sum() + self._values.sum() + self._l.sum() + self._u.sum() + self._x0.sum()
-        return bool(np.isfinite(total) and (self._l <= self._u).all())
+        # A sum of squares is finite only if every number is (and none is beyond 1e150).
+        squares = sum(float(part @ part) for part in (self._q, self._flat, self._l, self._u, self._x0))
+        return isfinite(squares) and bool((self._l <= self._u).all())

@@ -15,8 +15,6 @@ import numpy as np
 
 from safeguard.core.types import Vector
 
-_SIDES = np.array([[1.0], [-1.0]])
-
 
 def braking_point(v: Vector, a_brake: Vector, dt: float) -> Vector:
     """The acceleration that brakes as hard as ``a_brake`` allows without reversing within ``dt``, rad/s²."""
@@ -57,9 +55,10 @@ class JointBounds:
     """
 
     def __init__(self, q_min: Vector, q_max: Vector, v_max: Vector, a_max: Vector, a_plan: Vector, dt: float) -> None:
-        # Both sides of every joint at once, shape (2, n): the lower one is the upper one of the mirrored joint.
-        self._edge = np.array((q_max, -q_min))
-        self._v_max, self._a_max, self._a_plan, self._dt = v_max, a_max, a_plan, dt
+        # Both sides of every joint at once: the lower one is the upper one of the mirrored joint.
+        self._n, self._dt = len(q_min), dt
+        self._edge = np.concatenate((q_max, -q_min))
+        self._v_max, self._a_max, self._a_plan = (np.concatenate((x, x)) for x in (v_max, a_max, a_plan))
 
     def __call__(
         self, q: Vector, v: Vector, brake: Vector, velocity: float = 1.0, acceleration: float = 1.0
@@ -69,7 +68,8 @@ class JointBounds:
         ``velocity`` and ``acceleration`` are shares of the limits. States outside the viable set get the
         interval that is closest to full braking instead of none.
         """
-        dt, mirrored = self._dt, _SIDES * v
-        bound = np.minimum(acceleration * self._a_max, (velocity * self._v_max - mirrored) / dt)
-        bound = np.minimum(bound, largest_acceleration(self._edge - _SIDES * q, mirrored, self._a_plan, dt))
-        return np.minimum(-bound[1], brake), np.maximum(bound[0], brake)
+        n, dt, both = self._n, self._dt, np.concatenate((v, -v))
+        bound = np.minimum(acceleration * self._a_max, (velocity * self._v_max - both) / dt)
+        room = self._edge - np.concatenate((q, -q))
+        bound = np.minimum(bound, largest_acceleration(room, both, self._a_plan, dt))
+        return np.minimum(-bound[n:], brake), np.maximum(bound[:n], brake)

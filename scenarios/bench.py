@@ -2,7 +2,7 @@
 
 Two streams of proposals take turns in one process, in blocks of ticks, so that both see the same machine:
 ``admissible`` ones come out unchanged, ``qp`` ones lie beyond the limits. The body is the model itself,
-so that nothing but the shield is timed.
+so that nothing but the shield is timed; the Panda starts where the demo starts.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from safeguard.core.errors import SafeguardError
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import ActionSpec, Decision, Observation, RobotState, Timings, Vector
 from safeguard.policies import as_policy
+from safeguard.scenarios.push import READY
 from safeguard.shield import Shield
 
 PERIOD = 0.002
@@ -36,7 +37,7 @@ _IMPORTS = 7
 class _Stream:
     """A shield with its own body and one kind of proposal."""
 
-    def __init__(self, robot: RobotModel, target: Callable[[Observation], Vector], folder: Path) -> None:
+    def __init__(self, robot: RobotModel, start: Vector, target: Callable[[Observation], Vector], folder: Path) -> None:
         spec = ActionSpec(robot.joints, "rad", Reference.ABSOLUTE, rate_hz=20.0, chunk=8)
 
         def propose(seen: Observation) -> Vector:
@@ -46,7 +47,7 @@ class _Stream:
         self.shield = Shield(robot, policy, period=PERIOD, audit=folder)
         self.shield.begin_episode("bench")
         self.shield.acknowledge(operator="bench", reason="timing", simulated=True)
-        self.q, self.v, self.now = np.array(robot.home), np.zeros(robot.n), 0
+        self.q, self.v, self.now = np.array(start), np.zeros(robot.n), 0
         self.timings: list[Timings] = []  # kept decisions would make the garbage collector part of the figure
 
     def tick(self) -> Decision:
@@ -61,7 +62,7 @@ class _Stream:
 def bench_tick(robot_name: str, ticks: int) -> dict[str, JsonValue]:
     """Percentiles of the tick in µs and the share of every stage, for both streams."""
     robot = RobotModel.load(robot_name)
-    limits, home = robot.limits, robot.home
+    limits, home = robot.limits, np.array(READY) if robot_name == "panda" else robot.home
 
     def near(seen: Observation) -> Vector:
         phase = seen.state.t * 1e-9 * np.pi
@@ -75,8 +76,8 @@ def bench_tick(robot_name: str, ticks: int) -> dict[str, JsonValue]:
 
     with tempfile.TemporaryDirectory() as folder:
         streams = {
-            FilterStatus.ADMISSIBLE: _Stream(robot, near, Path(folder) / "admissible"),
-            FilterStatus.CORRECTED: _Stream(robot, beyond, Path(folder) / "qp"),
+            FilterStatus.ADMISSIBLE: _Stream(robot, home, near, Path(folder) / "admissible"),
+            FilterStatus.CORRECTED: _Stream(robot, home, beyond, Path(folder) / "qp"),
         }
         for start in range(0, _WARM_UP + ticks, _BLOCK):
             for status, stream in streams.items():
