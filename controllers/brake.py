@@ -84,10 +84,11 @@ class StopPlan:
         """
         d = self.durations
         brakes = d >= d[:, None]  # joint j still brakes when joint k comes to rest
-        s, moving = (_START, d, d), (d[None] > 0.0, brakes, ~brakes.T)
+        s, moving = [_START, d, d], [d[None] > 0.0, brakes, ~brakes.T]
         if d.max() > _LONG_S:
             half = 0.5 * d
-            s, moving = (half, *s), (d > half[:, None], *moving)
+            s.insert(0, half)
+            moving.insert(0, d > half[:, None])
         braked = np.minimum(np.concatenate(s)[:, None], d)
         v = self.v0 - self.slope * braked
         return self.q0 + 0.5 * (self.v0 + v) * braked, v, np.concatenate(moving) * -self.slope
