@@ -172,3 +172,20 @@ def test_real_time_overruns_are_a_cause() -> None:
     lab.shield._previous = replace(lab.decisions[-1], timings=replace(lab.decisions[-1].timings, total=NS_PER_S))
     assert Cause.TICK_OVERRUN in lab.tick().causes
     assert lab.decisions[-1].mode >= Mode.CAUTIOUS
+
+
+def test_what_is_not_recorded_is_not_released(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The very tick whose record fails sends the stored stop, not the policy's motion (law 10)."""
+    lab = Lab(near, audit=tmp_path).start(20)
+    assert lab.tick().authority is Authority.POLICY
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safeguard.audit.journal.os.write", full)
+    decision = lab.tick()
+    assert decision.authority is Authority.BACKUP
+    assert decision.filter.status is FilterStatus.BACKUP
+    assert isinstance(decision.command, TorqueCommand)
+    assert decision.command.tau.tobytes() == decision.filter.torque.tobytes()
+    monkeypatch.undo()
