@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pinocchio as pin
@@ -63,7 +62,8 @@ class Clearance:
 
     def measure(self, q: Vector) -> Vector:
         """Signed distances at ``q`` of all kept pairs, shape (pairs,), m; negative in penetration."""
-        return self._distances_at(q, self._results)
+        pin.computeDistances(self._model, self._data, self._geometry, self._placed, q)
+        return np.array([result.min_distance for result in self._results])
 
     def rows(self, distances: Vector, J: Vector, v: Vector, a_plan: Vector, brake: Vector, dt: float) -> ClearanceRows:
         """Rows at the last measured configuration.
@@ -201,7 +201,3 @@ class Clearance:
             pin.computeDistances(self._model, self._data, self._geometry, self._placed, q)
             rows.append([result.min_distance for result in results])
         return np.array(rows)
-
-    def _distances_at(self, q: Vector, results: list[Any]) -> Vector:
-        pin.computeDistances(self._model, self._data, self._geometry, self._placed, q)
-        return np.array([result.min_distance for result in results])

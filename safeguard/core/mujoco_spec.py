@@ -6,7 +6,6 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pinocchio as pin
 
 from safeguard.core.errors import MissingExtraError, RobotError
 
@@ -98,10 +97,3 @@ def _contact_pairs(robot: RobotModel, spec: Any) -> None:
     for i, j in collision.pairs:
         for a, b in itertools.product(collision.members[i], collision.members[j]):
             spec.add_pair(name=f"{a}|{b}", geomname1=a, geomname2=b)
-
-
-def tool_placement(robot: RobotModel, q: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
-    """Pose X_WT of the tool frame in the world at ``q`` (a ``pinocchio.SE3``)."""
-    data = robot.pin_model.createData()
-    pin.framesForwardKinematics(robot.pin_model, data, q)
-    return data.oMf[robot.pin_model.getFrameId(robot.tool_frame)]

@@ -13,7 +13,6 @@ import pinocchio as pin
 import pytest
 
 from safeguard.core.errors import MissingExtraError, RobotError
-from safeguard.core.mujoco_spec import tool_placement
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Vector
 from tests.unit.controllers_support import ARM_LIMITS, panda, random_q, tiny_arm
@@ -151,7 +150,7 @@ def test_without_mujoco_the_error_says_what_to_install(monkeypatch: pytest.Monke
 
 
 def test_the_tool_is_where_mujoco_puts_it(tmp_path: Path) -> None:
-    """``tool_placement`` equals the position of the tool's body in the twin."""
+    """The model's tool frame is where the tool's body is in the twin."""
     robot = tiny_arm(tmp_path)
     model = robot.to_mujoco().compile()
     data: Any = mujoco.MjData(model)
@@ -159,5 +158,8 @@ def test_the_tool_is_where_mujoco_puts_it(tmp_path: Path) -> None:
     data.qpos[:] = q
     mujoco.mj_forward(model, data)
     expected = [0.4 * np.sin(0.4) + 0.3 * np.sin(-0.5), 0.0, 0.1 + 0.4 * np.cos(0.4) + 0.3 * np.cos(-0.5)]
-    np.testing.assert_allclose(tool_placement(robot, q).translation, expected, atol=1e-12)
+    placed = robot.pin_model.createData()
+    pin.framesForwardKinematics(robot.pin_model, placed, q)
+    tool = placed.oMf[robot.pin_model.getFrameId(robot.tool_frame)]
+    np.testing.assert_allclose(tool.translation, expected, atol=1e-12)
     np.testing.assert_allclose(data.body("tool").xpos, expected, atol=1e-9)
