@@ -10,21 +10,50 @@ The tracking law feeds the reference acceleration of the coming period forward a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pinocchio as pin
 
+from safeguard.controllers.compiled import COUNT, NUMBER, OUT_COLUMNS, VECTOR, kernel
 from safeguard.core.config import BrakeConfig
 from safeguard.core.errors import ConfigError
 from safeguard.core.robot import RobotModel
-from safeguard.core.types import NS_PER_S, Vector, frozen_array, sealed
+from safeguard.core.types import NS_PER_S, Vector, frozen_array
 
 _SEED = 7
 _QUANTILE = 0.01
-_START = np.zeros(1)
-_LONG_S = 0.1  # a stop that takes longer is also looked at between its corners
+_STEP_S, _BETWEEN = 0.04, 60  # a stop is also looked at between its corners, so often, so many times at most
 _LEAST_SHARE = 0.05  # of the acceleration limits; with less, stops last for seconds
+
+
+@kernel(COUNT, *[VECTOR] * 3, NUMBER, *[OUT_COLUMNS] * 3)
+def stop_corners(q0: Vector, v0: Vector, a_brake: Vector, step: float, q: Vector, v: Vector, a: Vector) -> int:
+    """Fill the columns of q, v, a as ``StopPlan.corners`` says; the number of columns filled."""
+    n, room = len(q0), q.shape[1]
+    rest, count, before = np.empty(n), 0, 0.0
+    for j in range(n):
+        rest[j] = abs(v0[j]) / a_brake[j]
+    order = np.argsort(rest)
+    for r in range(-1, n):  # the start, then every joint in the order in which they come to rest
+        until = 0.0 if r < 0 else rest[order[r]]
+        if r >= 0 and until == 0.0:
+            continue
+        parts = min(int((until - before) / step) + 1, room - count - 2 * (n - r))
+        for part in range(1, parts + 2):  # on the way to it, just before it, just after it
+            s, after = until if part >= parts else before + (until - before) * part / parts, part > parts
+            if r < 0 and not after:
+                continue
+            for j in range(n):
+                slope = a_brake[j] if v0[j] > 0.0 else -a_brake[j]
+                braked = min(s, rest[j])
+                w = v0[j] - slope * braked
+                q[j, count] = q0[j] + 0.5 * (v0[j] + w) * braked
+                v[j, count] = w
+                a[j, count] = -slope if rest[j] > s or (not after and rest[j] >= until) else 0.0
+            count += 1
+        before = until
+    return count
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +64,26 @@ class StopPlan:
         q0, v0: start, shape (n,), rad and rad/s.
         a_brake: deceleration, shape (n,), rad/s².
         t0: when it starts, ns.
-        durations: time to rest of every joint, shape (n,), s.
-        slope: signed deceleration sgn(v0) a_brake, shape (n,), rad/s².
     """
 
     q0: Vector
     v0: Vector
     a_brake: Vector
     t0: int
-    durations: Vector = field(init=False)
-    slope: Vector = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "q0", frozen_array(self.q0))
         object.__setattr__(self, "v0", frozen_array(self.v0))
-        object.__setattr__(self, "durations", sealed(np.abs(self.v0) / self.a_brake))
-        object.__setattr__(self, "slope", sealed(np.sign(self.v0) * self.a_brake))
 
     @property
-    def distances(self) -> Vector:
-        """Path length to rest of every joint, shape (n,), rad."""
-        return 0.5 * np.abs(self.v0) * self.durations
+    def durations(self) -> Vector:
+        """Time to rest of every joint, shape (n,), s."""
+        return np.abs(self.v0) / self.a_brake
+
+    @property
+    def slope(self) -> Vector:
+        """Signed deceleration sgn(v0) a_brake, shape (n,), rad/s²."""
+        return np.sign(self.v0) * self.a_brake
 
     def at(self, s: float | Vector) -> tuple[Vector, Vector]:
         """Reference (q, v) at ``s`` ≥ 0 seconds after the start; ``s`` is a number or has shape (k, 1)."""
@@ -80,18 +108,12 @@ class StopPlan:
         """(q, v, a) wherever the torque of the stop can be largest, each of shape (k, n).
 
         The acceleration jumps when a joint comes to rest: the start, just before and just after every such moment,
-        and, where the stop is long, half the time to each. The last n rows include the hold at rest.
+        and at least every 40 ms in between, up to 60 moments more. The hold at rest is the last of them.
         """
-        d = self.durations
-        brakes = d >= d[:, None]  # joint j still brakes when joint k comes to rest
-        s, moving = [_START, d, d], [d[None] > 0.0, brakes, ~brakes.T]
-        if d.max() > _LONG_S:
-            half = 0.5 * d
-            s.insert(0, half)
-            moving.insert(0, d > half[:, None])
-        braked = np.minimum(np.concatenate(s)[:, None], d)
-        v = self.v0 - self.slope * braked
-        return self.q0 + 0.5 * (self.v0 + v) * braked, v, np.concatenate(moving) * -self.slope
+        n = len(self.q0)
+        q, v, a = (np.empty((n, 2 * n + 1 + _BETWEEN), order="F") for _ in range(3))
+        k = stop_corners(self.q0, self.v0, self.a_brake, _STEP_S, q, v, a)
+        return q[:, :k].T, v[:, :k].T, a[:, :k].T
 
 
 def braking_deceleration(robot: RobotModel, config: BrakeConfig) -> Vector:

@@ -48,9 +48,12 @@ class Checker:
 
     def _consequences(self, q: Vector, v: Vector, a: Vector) -> Vector:
         """Speed after the period, acceleration, and where the stop ends, both ways, shape (4, n)."""
-        v_next = v + a * self._dt
-        end = stop_position(q + (0.5 * self._dt) * (v + v_next), v_next, self._a_brake)
-        return np.array((np.abs(v_next), np.abs(a), end, -end))
+        v_next, value = v + a * self._dt, np.empty((4, len(q)))
+        np.abs(v_next, out=value[0])
+        np.abs(a, out=value[1])
+        value[2] = stop_position(q + (0.5 * self._dt) * (v + v_next), v_next, self._a_brake)
+        np.negative(value[2], out=value[3])
+        return value
 
     def torque_refusal(self, tau: Vector, share: float = 1.0) -> str:
         """Why torques of shape (n,) or (k, n) exceed ``share`` of the torque limits, or ""."""

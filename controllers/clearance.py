@@ -1,39 +1,65 @@
-"""Self-collision: distances, the rows that steer along and away, and the proof that a stop stays clear."""
+"""Clearance: distances, the rows that steer along and away, and the proof that a stop stays clear."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import pinocchio as pin
+from numpy.typing import NDArray
 
+from safeguard.controllers import capsules as kernels
 from safeguard.controllers.brake import StopPlan
+from safeguard.controllers.shapes import Capsules
+from safeguard.controllers.viability import stop_position
 from safeguard.core.config import ClearanceConfig
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Indices, Vector
 
-_SPARE = 4  # pairs beyond the slots whose gradient is looked at before the rows are chosen
-_UNIT = 0.25  # a normal of a smaller square is undefined
-_EVEN_SAMPLES = 1.0 - np.sqrt(1.0 - np.linspace(0.0, 1.0, 16)[:, None])
-_FIRST_SAMPLES = 1.0 - np.sqrt(1.0 - np.linspace(0.0, 1.0, 5))  # equal steps of a braking joint
-_RECOVERY_TOLERANCE = 1e-5  # m; rounding of a distance that must not shrink
+Flags = NDArray[np.bool_]
+
+_SHARES = 1.0 - np.sqrt(1.0 - np.linspace(0.0, 1.0, 5))  # moments of a stop: equal steps of a braking joint
+_ANY_NORMAL = np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+_GUESS, _HINT = np.array([1.0, 0.0, 0.0]), np.zeros(2, dtype=np.int32)
+_SEED, _SAMPLES = 11, 64  # configurations in which pairs are seen at their widest
+_UNIT = 0.25  # the square of a normal that is shorter is undefined
+
+
+@dataclass(frozen=True, slots=True)
+class Distances:
+    """Signed distances of all kept pairs at one configuration.
+
+    Attributes:
+        q: the configuration, shape (n,), rad.
+        d: distances, or lower bounds of those that nothing near needs, shape (pairs,), m; negative in penetration.
+        exact: which of them are distances, shape (pairs,).
+    """
+
+    q: Vector
+    d: Vector
+    exact: Flags
 
 
 @dataclass(frozen=True, slots=True)
 class ClearanceRows:
-    """Rows ``C a ≥ bound`` for the nearest pairs: what a motion leaves of each distance after its stop.
+    """Rows ``C a ≥ bound`` for the pairs that the planned stop brings nearest.
 
     Attributes:
-        pairs: indices of the pairs, at most ``slots`` of them: those whose stop would leave least.
-        C: change of the clearance left after the stop, per acceleration, shape (k, n), m/(rad/s²).
+        pairs: indices of the pairs, at most ``slots`` of them.
+        slots: the row of the program that each of them keeps as long as it stays near, shape (k,).
+        C: change of the least distance on the stop, per acceleration, shape (k, n), m/(rad/s²).
         bound: relaxed bound, shape (k,), m.
         slack: by how much the bound was relaxed to the braking point, shape (k,), m.
+        length: of the rows of C, never zero, shape (k,).
     """
 
     pairs: Indices
+    slots: Indices
     C: Vector
     bound: Vector
     slack: Vector
+    length: Vector
 
 
 class Clearance:
@@ -41,163 +67,240 @@ class Clearance:
 
     Attributes:
         names: of the pairs.
+        now, end: distances at the state that ``rows`` saw last, and where the planned stop from there ends.
     """
 
+    now: Distances
+    end: Distances
+
     def __init__(self, robot: RobotModel, config: ClearanceConfig) -> None:
-        self._config = config
-        self._model = robot.pin_model
-        self._data = robot.pin_model.createData()
-        self._collision = robot.collision
-        self._geometry = robot.collision.geometry
-        self._placed = self._geometry.createData()
-        self._pool = pin.GeometryPool(self._model, self._geometry, 1)
-        self._requests = list(self._pool.getGeometryData(0).collisionRequests)
-        # Elements of the vector in place: reading one costs 70 ns, going through the vector 300 ns.
-        self._results = list(self._placed.distanceResults)
-        self._normals: list[tuple[float, float, float]] = [(0.0, 0.0, 1.0)] * len(self._results)
-        self._a_max = robot.limits.a_max
-        none = np.zeros((0, robot.n))
-        self._no_rows = ClearanceRows(np.zeros(0, dtype=np.intp), none, np.zeros(0), np.zeros(0))
         self.names = robot.collision.names
+        self._config, self._robot = config, robot
+        self._shapes = Capsules.of(robot)
+        self._all_exact = bool(self._shapes.exact.all())
+        n, pieces, pairs, samples = robot.n, len(self._shapes.pieces), len(self.names), len(_SHARES)
+        self._path, self._frames = np.zeros((samples, n)), np.zeros((samples, n + 1, 12))
+        self._ends = np.zeros((samples, pieces, 6))
+        self._least, self._when = np.zeros(pairs), np.zeros(pairs, dtype=np.int64)
+        self._wrenches = np.tile(_ANY_NORMAL, (pairs, 1))
+        scale = np.minimum(0.5 * _widest(robot) / (config.floor_m + config.buffer_m), 1.0)
+        self._floor, self._hard = config.floor_m * scale, config.hard_floor_m * scale
+        self._row = (config.floor_m + config.buffer_m) * scale
+        self._zone = self._row + config.zone_m
+        self._found, self._number = np.zeros(pairs, dtype=np.int64), np.zeros(1)
+        self._reach, self._between = robot.collision.reach, robot.collision.between
+        self._data = robot.pin_model.createData()
+        self._placed = robot.collision.geometry.createData()
+        self._results = list(self._placed.distanceResults)
+        self._requests = list(self._placed.distanceRequests)
+        none, nothing = np.zeros(0, dtype=np.intp), np.zeros(0)
+        self._no_rows = ClearanceRows(none, none, np.zeros((0, n)), nothing, nothing, nothing)
+        self._slot_of: dict[int, int] = {}
 
-    def measure(self, q: Vector) -> Vector:
-        """Signed distances at ``q`` of all kept pairs, shape (pairs,), m; negative in penetration."""
-        pin.computeDistances(self._model, self._data, self._geometry, self._placed, q)
-        return np.array([result.min_distance for result in self._results])
+    def reset(self) -> None:
+        """Forget which pair had which row and the last good normals."""
+        self._slot_of.clear()
+        self._wrenches[:] = _ANY_NORMAL
 
-    def rows(self, distances: Vector, J: Vector, v: Vector, a_plan: Vector, brake: Vector, dt: float) -> ClearanceRows:
-        """Rows at the last measured configuration.
+    def measure(self, q: Vector) -> Distances:
+        """Distances at ``q``."""
+        shapes, d = self._shapes, np.empty(len(self.names))
+        kernels.measure(q.reshape(1, -1), *shapes.tree, shapes.bodies, shapes.pieces, shapes.pairs, d)
+        return Distances(q, d, shapes.exact.copy())
 
-        To first order a stop from velocity v with the planned deceleration a_p leaves of a distance d with gradient G
+    def nearest(self, distances: Distances) -> tuple[str, float]:
+        """Name and distance of the nearest pair, m; ("", ∞) without pairs."""
+        if len(self.names) == 0:
+            return "", inf
+        while not distances.exact[pair := int(distances.d.argmin())]:  # a lower bound may hide a nearer pair
+            self._refine(distances, np.array([pair]))
+            self._refine(distances, np.flatnonzero(distances.d < distances.d[pair]))
+        return self.names[pair], float(distances.d[pair])
 
-            s(d, v) = d + Σ_j G_j v_j |v_j| / (2 a_p,j).
+    def _refine(self, distances: Distances, pairs: Indices, keep: bool = False) -> None:
+        """Replace lower bounds of some pairs by their distances."""
+        vague = pairs[~distances.exact[pairs]]
+        if len(vague):
+            distances.d[vague] = self._exact(distances.q, vague, keep)
+            distances.exact[vague] = True
 
-        After a period with acceleration a this is s + C a + (terms that braking cancels), with
-        C_j = G_j (dt²/2 + |v_j| dt / a_p,j), and it must not fall faster than the excess over d_row decays:
-        s' ≥ s − (dt/τ) (s − d_row). Full braking keeps s, so it satisfies the row whenever s ≥ d_row; otherwise the
-        bound is relaxed to what full braking gives.
+    # -- rows -----------------------------------------------------------------------------------------
 
-        With the spatial Jacobian J (6, n) in the world and the normal n from the first to the second piece at the
-        witness point p, G = [n; p × n]ᵀ J, taken over the joints that move only one of the two.
+    def rows(
+        self, q: Vector, v: Vector, a_plan: Vector, brake: Vector, lower: Vector, upper: Vector, dt: float
+    ) -> ClearanceRows:
+        """Rows at a state, for accelerations between ``lower`` and ``upper``.
+
+        The stop from (q, v) with the planned deceleration a_p is measured at a few moments s; for each pair the row
+        is taken where it comes nearest: distance d, gradient G there. Taken there, it contains what the motion does
+        to the gradient (the J̇v of a row taken at q). An acceleration a for one period moves that point by
+        D (a − a_0) to first order, with D_j = dt²/2 + dt min(s, |v_j| / a_p,j), and not at all for the planned
+        braking a_0. The distance left on the stop is d + C (a − a_0), C = G D, and must not fall faster than its
+        excess over d_row decays:
+
+            C (a − a_0) ≥ −(dt/τ) max(d − d_row, 0) − min(d − d_row, 0),
+
+        relaxed to what full braking gives. The relaxation is the slack.
         """
-        config = self._config
-        near = self._binding(distances, v, a_plan, dt)
+        shapes = self._shapes
+        distances = np.empty((len(_SHARES), len(self.names)))
+        kernels.sweep(
+            q, v, a_plan, *shapes.tree, shapes.bodies, shapes.pieces, shapes.pairs, _SHARES,
+            self._reach, self._zone, self._path, self._frames, self._ends, distances, self._least, self._when,
+        )  # fmt: skip
+        known = np.tile(shapes.exact, (len(_SHARES), 1))
+        self.now = Distances(q, distances[0], known[0])
+        self.end = Distances(self._path[-1].copy(), distances[-1], known[-1])
+        near = self._near(v, a_plan, lower, upper, dt)
+        if len(near) and not self._all_exact:
+            self._sharpen(distances, known, near)
+            near = self._near(v, a_plan, lower, upper, dt)
         if len(near) == 0:
+            self._slot_of.clear()
             return self._no_rows
-        G = (self._wrenches(near) @ J) * self._collision.between[near]
-        speed = np.abs(v) / a_plan
-        left = distances[near] + 0.5 * (G @ (v * speed))
-        if len(near) > config.slots:
-            chosen = np.sort(np.argsort(left, kind="stable")[: config.slots])  # pairs keep their order of rows
-            near, G, left = near[chosen], G[chosen], left[chosen]
-        C = G * (0.5 * dt * dt + speed * dt)
-        excess = left - (config.floor_m + config.buffer_m)
-        # What may be lost of the clearance left, beyond the terms that braking cancels.
-        bound = np.maximum(excess, 0.0) * (1.0 - dt / config.decay_s) - excess - dt * (G @ v)
-        relaxed = np.minimum(bound, C @ brake)
-        return ClearanceRows(near, C, relaxed, bound - relaxed)
+        near, slots = self._seat(near)
+        exact = near if self._all_exact else near[shapes.exact[near]]
+        kernels.touches(exact, self._when, shapes.pairs, shapes.pieces, self._ends, self._wrenches)
+        k = len(near)
+        C, bound, slack, length = np.empty((k, len(q))), np.empty(k), np.empty(k), np.empty(k)
+        kernels.steer(
+            near, v, a_plan, brake, _SHARES, self._least, self._when, self._frames, shapes.tree[2], self._between,
+            self._wrenches, self._row, dt / self._config.decay_s, dt, C, bound, slack, length,
+        )  # fmt: skip
+        return ClearanceRows(near, slots, C, bound, slack, length)
 
-    def _binding(self, distances: Vector, v: Vector, a_plan: Vector, dt: float) -> Indices:
-        """The pairs that a stop after this period could bring into the zone of a row; the nearest if many."""
-        config = self._config
-        v_most = np.abs(v) + self._a_max * dt
-        left = distances - self._collision.reach @ (v_most * (v_most / (2.0 * a_plan) + dt))
-        near = np.flatnonzero(left < config.floor_m + config.buffer_m + config.zone_m)
-        if len(near) > config.slots + _SPARE:
-            near = np.sort(near[np.argsort(distances[near], kind="stable")[: config.slots + _SPARE]])
-        return near
+    def _near(self, v: Vector, a_plan: Vector, lower: Vector, upper: Vector, dt: float) -> Indices:
+        count = kernels.nearby(v, a_plan, lower, upper, self._least, self._reach, self._zone, dt, self._found)
+        return self._found[:count].copy()
 
-    def _wrenches(self, pairs: Indices) -> Vector:
-        """[n; p × n] of every pair, shape (k, 6); scalars are cheaper than arrays for so few."""
-        rows: list[tuple[float, ...]] = []
-        chosen: list[int] = pairs.tolist()
-        for pair in chosen:
-            result = self._results[pair]
-            normal: list[float] = result.normal.tolist()
-            x, y, z = normal
-            if x * x + y * y + z * z > _UNIT:
-                self._normals[pair] = (x, y, z)
-            else:  # touching: the last good normal, never a row of zeros
-                x, y, z = self._normals[pair]
-            point: list[float] = result.getNearestPoint1().tolist()
-            px, py, pz = point
-            rows.append((x, y, z, py * z - pz * y, pz * x - px * z, px * y - py * x))
-        return np.array(rows)
+    def _sharpen(self, distances: Vector, known: Flags, near: Indices) -> None:
+        """Exact distances, normals and points of near pairs at the sample where their capsules come nearest."""
+        for m in np.unique(self._when[near]).tolist():
+            pairs = near[self._when[near] == m]
+            self._refine(Distances(self._path[m], distances[m], known[m]), pairs, keep=True)
+            self._least[pairs] = distances[m, pairs]
 
-    def stop_refusal(self, distances: Vector, q: Vector, plan: StopPlan) -> str:
-        """Why the way from ``q`` into ``plan`` and to its end may not stay clear; "" if it does.
+    def _seat(self, near: Indices) -> tuple[Indices, Indices]:
+        """(pairs, their slots): the nearest ones; a pair keeps its slot as long as it is among them.
 
-        ``distances`` are those at ``q``. First a motion bound: no distance shrinks by more than Σ_j reach_j |Δq_j|.
-        Where that fails the path is sampled by bisection. Every sample must keep the floor, and between two samples
-        a distance stays above (d₁ + d₂ − Σ_j reach_j |Δq_j|) / 2, which must keep the hard floor; intervals are
-        halved until it does. A pair that is already below a floor must not come any closer.
+        Who sits has an advantage of ``hysteresis_m``, so that two pairs do not take turns.
         """
-        travelled = np.abs(plan.q0 - q) + plan.distances
-        left = distances - self._collision.reach @ travelled
-        suspects = np.flatnonzero(left < self._config.floor_m)
-        if len(suspects) == 0 or self._proved_at_once(distances, q, plan, suspects):
-            return ""
-        return self._bisected_refusal(distances[suspects], q, plan, suspects)
+        seats, config = self._slot_of, self._config
+        chosen: list[int] = near.tolist()
+        if len(chosen) > config.slots:
+            left = self._least[near]
+            left[[pair in seats for pair in chosen]] -= config.hysteresis_m
+            near = np.sort(near[np.argsort(left, kind="stable")[: config.slots]])
+            chosen = near.tolist()
+        if chosen != list(seats):
+            kept = {pair: seats[pair] for pair in chosen if pair in seats}
+            free = iter(sorted(set(range(config.slots)) - set(kept.values())))
+            self._slot_of = seats = {pair: kept[pair] if pair in kept else next(free) for pair in chosen}
+        return near, np.array(list(seats.values()), dtype=np.intp)
 
-    def _proved_at_once(self, distances: Vector, q: Vector, plan: StopPlan, suspects: Indices) -> bool:
-        """Whether evenly spread samples, each pair further apart than half a step can take away, prove the stop.
+    # -- the proof ------------------------------------------------------------------------------------
 
-        One call into the library for all samples; pairs that are not suspects may not touch, which is known.
+    def stop_refusal(self, now: Distances, end: Distances, plan: StopPlan) -> str:
+        """Why the way from a measured configuration into ``plan`` and to its end may not stay clear, or "".
+
+        ``now`` are the distances there, ``end`` those at any other configuration; the nearer to the end of the
+        plan, the better the motion bound with which it begins (``capsules.suspects``). What that does not settle is
+        walked in steps that prove themselves (``capsules.march``): every sample keeps the floor, every point
+        between two samples the hard floor. A pair that is already below a floor must not come any closer.
         """
-        config = self._config
-        path = plan.positions(float(plan.durations.max()) * _EVEN_SAMPLES)
-        reach = self._collision.reach[suspects].T
-        half = 0.5 * (np.abs(path[1:] - path[:-1]) @ reach).max(axis=0)
-        first = 0.5 * (np.abs(path[0] - q) @ reach)
-        if (distances[suspects] < config.hard_floor_m + first).any():
-            return False
-        margins = np.zeros(len(distances))
-        margins[suspects] = np.maximum(config.floor_m, config.hard_floor_m + np.maximum(half, first))
-        for request, margin in zip(self._requests, margins.tolist(), strict=True):
-            request.security_margin = margin
-        return not pin.computeCollisionsInParallel(1, self._pool, path.T, True, True).any()
+        pairs = self._suspects(now, end, plan)
+        if len(pairs) and not self._all_exact:
+            self._refine(now, pairs)
+            self._refine(end, pairs)
+            pairs = self._suspects(now, end, plan)
+        return self._path_refusal(now, plan, pairs) if len(pairs) else ""
 
-    def _bisected_refusal(self, now: Vector, q: Vector, plan: StopPlan, pairs: Indices) -> str:
-        config = self._config
-        floor = np.minimum(config.floor_m, now - _RECOVERY_TOLERANCE)
-        hard = np.where(now > config.hard_floor_m + _RECOVERY_TOLERANCE, config.hard_floor_m, -np.inf)
-        t = float(plan.durations.max()) * _FIRST_SAMPLES
-        path = plan.positions(t[:, None])
-        found = self._distances_along(path, pairs)
-        # The measured configuration comes first; it lies one period before the stop, at no time of the plan.
-        ta, tb = np.concatenate((t[:1], t[:-1])), t
-        qa, qb = np.concatenate((q[None], path[:-1])), path
-        da, db = np.concatenate((now[None], found[:-1])), found
-        samples = len(t)
+    def _suspects(self, now: Distances, end: Distances, plan: StopPlan) -> Indices:
+        stop, floor = stop_position(plan.q0, plan.v0, plan.a_brake), self._floor
+        count = kernels.suspects(now.d, end.d, now.q, end.q, plan.q0, stop, self._reach, floor, self._found)
+        return self._found[:count].copy()
+
+    def _path_refusal(self, now: Distances, plan: StopPlan, pairs: Indices) -> str:
+        vague: list[int] = []
+        while len(pairs):
+            k = self._march(now, plan, pairs)
+            if k == kernels.PROVED:
+                break
+            if self._shapes.exact[pairs[k]]:
+                return self._reason(int(pairs[k]), float(self._number[0]))
+            vague.append(int(pairs[k]))  # its capsules don't prove it; its pieces may
+            pairs = np.delete(pairs, k)
+        return self._bisected_refusal(now, plan, np.array(vague, dtype=np.intp)) if vague else ""
+
+    def _march(self, now: Distances, plan: StopPlan, pairs: Indices) -> int:
+        shapes = self._shapes
+        return kernels.march(
+            now.d, now.q, plan.q0, plan.v0, plan.a_brake, pairs, self._floor, self._hard, self._reach,
+            *shapes.tree, shapes.bodies, shapes.pieces, shapes.pairs, self._config.path_samples, self._number,
+        )  # fmt: skip
+
+    def _bisected_refusal(self, now: Distances, plan: StopPlan, pairs: Indices) -> str:
+        """As ``capsules.march``, with the distances of the pieces themselves: all intervals are halved at once."""
+        first, hard = now.d[pairs], self._hard[pairs]
+        floor = np.minimum(self._floor[pairs], first - kernels.RECOVERY)
+        hard = np.where(first > hard + kernels.RECOVERY, hard, -np.inf)
+        t = float(plan.durations.max()) * np.array([0.0, 0.5, 1.0])
+        path = np.vstack((now.q, plan.positions(t[:, None])))
+        t = np.concatenate(([-1.0], t))  # the measured configuration is at no time of the plan
+        found = np.vstack((now.d[pairs], [self._exact(q, pairs) for q in path[1:]]))
         while True:
             if (found < floor).any():
-                return self._too_close(found, floor, pairs)
-            unproven = da + db - np.abs(qb - qa) @ self._collision.reach[pairs].T < 2.0 * hard
-            open_ = np.flatnonzero(unproven.any(axis=1))
+                k, worst = np.unravel_index(int(np.argmin(found - floor)), found.shape)
+                return self._reason(int(pairs[worst]), float(found[k, worst]))
+            way = np.abs(path[1:] - path[:-1]) @ self._reach[pairs].T
+            open_ = np.flatnonzero((found[1:] + found[:-1] - way < 2.0 * hard).any(axis=1))
             if len(open_) == 0:
                 return ""
-            columns = np.flatnonzero(unproven.any(axis=0))  # what is proved needs no further sample
-            pairs, floor, hard = pairs[columns], floor[columns], hard[columns]
-            samples += len(open_)
-            if samples > config.path_samples:
-                return f"stop of {self.names[pairs[0]]} not shown to stay clear"
-            tm = 0.5 * (ta[open_] + tb[open_])
-            qm = plan.positions(tm[:, None])
-            found = self._distances_along(qm, pairs)
-            kept = np.ix_(open_, columns)
-            ta, tb = np.concatenate((ta[open_], tm)), np.concatenate((tm, tb[open_]))
-            qa, qb = np.concatenate((qa[open_], qm)), np.concatenate((qm, qb[open_]))
-            da, db = np.concatenate((da[kept], found)), np.concatenate((found, db[kept]))
+            if open_[0] == 0 or len(path) + len(open_) > self._config.path_samples:
+                return self._reason(int(pairs[0]), float("nan"))
+            between = 0.5 * (t[open_] + t[open_ + 1])
+            added = plan.positions(between[:, None])
+            t, path = np.insert(t, open_ + 1, between), np.insert(path, open_ + 1, added, axis=0)
+            found = np.insert(found, open_ + 1, [self._exact(q, pairs) for q in added], axis=0)
 
-    def _too_close(self, found: Vector, floor: Vector, pairs: Indices) -> str:
-        k, worst = np.unravel_index(int(np.argmin(found - floor)), found.shape)
-        return f"stop of {self.names[pairs[worst]]} comes within {found[k, worst] * 1e3:.2f} mm"
+    def _reason(self, pair: int, found: float) -> str:
+        name = self.names[pair]
+        return (
+            f"stop of {name} not shown to stay clear"
+            if np.isnan(found)
+            else f"stop of {name} comes within {found * 1e3:.2f} mm"
+        )
 
-    def _distances_along(self, path: Vector, pairs: Indices) -> Vector:
-        """Distances of some pairs at every configuration of ``path``, shape (k, len(pairs))."""
-        results = [self._results[pair] for pair in pairs.tolist()]
-        rows: list[list[float]] = []
-        for q in path:
-            pin.computeDistances(self._model, self._data, self._geometry, self._placed, q)
-            rows.append([result.min_distance for result in results])
-        return np.array(rows)
+    def _exact(self, q: Vector, pairs: Indices, keep: bool = False) -> Vector:
+        """Distances of some pairs at ``q`` by coal, shape (k,), m; with ``keep`` their normals and points too."""
+        model, geometry, placed = self._robot.pin_model, self._robot.collision.geometry, self._placed
+        pin.updateGeometryPlacements(model, self._data, geometry, placed, q)
+        found: list[float] = []
+        chosen: list[int] = pairs.tolist()
+        for pair in chosen:
+            # coal begins where the last query ended and its answer depends on it, unless told where to begin.
+            request, result = self._requests[pair], self._results[pair]
+            request.cached_gjk_guess, request.cached_support_func_guess = _GUESS, _HINT
+            pin.computeDistance(geometry, placed, pair)
+            found.append(result.min_distance)
+            if keep:
+                normal, wrench = result.normal, self._wrenches[pair]
+                if normal @ normal > _UNIT:  # touching: the last good normal, never a row of zeros
+                    wrench[:3] = normal
+                wrench[3:] = result.getNearestPoint1()
+        return np.array(found)
+
+
+def _widest(robot: RobotModel) -> Vector:
+    """Largest distance of every pair over seeded configurations, shape (pairs,), m.
+
+    Floors and buffers of pairs that never get far apart shrink with it; else such pairs would ask for room that
+    there is none of.
+    """
+    model, geometry, rng = robot.pin_model, robot.collision.geometry, np.random.default_rng(_SEED)
+    data, placed, widest = model.createData(), geometry.createData(), np.zeros(len(robot.collision.pairs))
+    results = list(placed.distanceResults)
+    for q in (robot.home, *rng.uniform(robot.limits.q_min, robot.limits.q_max, (_SAMPLES, robot.n))):
+        pin.computeDistances(model, data, geometry, placed, q)
+        np.maximum(widest, [result.min_distance for result in results], out=widest)
+    return widest

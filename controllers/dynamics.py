@@ -15,6 +15,7 @@ class Dynamics:
     Attributes:
         M: mass matrix with armature, shape (n, n), kg·m².
         h: bias forces with friction, shape (n,), N·m.
+        gravity: its part of h, shape (n,), N·m.
         J: joint Jacobian in the world frame (linear part at the world's origin), shape (6, n).
         data: the pinocchio data, placed at the last state.
     """
@@ -27,6 +28,7 @@ class Dynamics:
         self._pool = pin.ModelPool(self._model, 1)
         self.M = np.zeros((robot.n, robot.n))
         self.h = np.zeros(robot.n)
+        self.gravity = np.zeros(robot.n)
         self.J = np.zeros((6, robot.n))
 
     def update(self, q: Vector, v: Vector) -> None:
@@ -34,6 +36,7 @@ class Dynamics:
         pin.computeAllTerms(self._model, self.data, q, v)
         self.M = self.data.M
         self.h = self._bias(v, self.data.nle)
+        self.gravity = self.data.g
         self.J = self.data.J
 
     def torque(self, a: Vector) -> Vector:

@@ -13,18 +13,21 @@ never soft: whatever the program does, the checker refuses a torque beyond τ_ma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from safeguard.controllers.brake import StopPlan, braking_deceleration
 from safeguard.controllers.checker import Checker
-from safeguard.controllers.clearance import Clearance
+from safeguard.controllers.clearance import Clearance, Distances
 from safeguard.controllers.dynamics import Dynamics
-from safeguard.controllers.program import TIGHTEN, Problem, Program, row_lengths
-from safeguard.controllers.viability import JointBounds, braking_point
+from safeguard.controllers.program import TIGHTEN, Problem, Program
+from safeguard.controllers.stop_torque import StopTorque
+from safeguard.controllers.task import TaskSpace
+from safeguard.controllers.viability import JointBounds, braking_point, least_margins
 from safeguard.core.config import FilterConfig
-from safeguard.core.enums import FilterStatus, NominalKind, SolverStatus
+from safeguard.core.enums import FilterStatus, Frame, NominalKind, SolverStatus
 from safeguard.core.errors import ConfigError
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import (
@@ -61,14 +64,25 @@ class SafetyFilter:
         robot: the model.
         dt: control period, s; a command is held for so long.
         config: margins, clearances, braking and solver settings.
+        solver: instead of the one that ``config`` names.
 
     Call it once per period; it keeps the verified stop between calls.
     """
 
-    def __init__(self, robot: RobotModel, dt: float = 0.002, config: FilterConfig | None = None) -> None:
+    def __init__(
+        self,
+        robot: RobotModel,
+        dt: float = 0.002,
+        config: FilterConfig | None = None,
+        *,
+        solver: Literal["osqp", "daqp"] | None = None,
+    ) -> None:
         if not 0.0 < dt <= 0.02:
             raise ConfigError(f"dt = {dt} s: the control period must lie in (0, 0.02] s")
-        self.config = config or FilterConfig()
+        config = config or FilterConfig()
+        if solver is not None:
+            config = config.model_copy(update={"solver": config.solver.model_copy(update={"name": solver})})
+        self.config = config
         self.robot, self.dt = robot, dt
         self.a_brake = braking_deceleration(robot, self.config.brake)
         least = float(self.a_brake.max()) * dt * dt / 8.0
@@ -84,15 +98,20 @@ class SafetyFilter:
         self._program = Program(robot, self.config)
         self._checker = Checker(robot.limits, robot.joints, self.a_brake, dt)
         limits, margins = robot.limits, self.config.margins
+        self._low, self._high = limits.q_min + margins.position_rad, limits.q_max - margins.position_rad
+        self._return_speed = (self.a_brake - self._a_plan) * dt
         self._bounds = JointBounds(
-            limits.q_min + margins.position_rad,
-            limits.q_max - margins.position_rad,
+            self._low,
+            self._high,
             (1.0 - margins.velocity_share) * limits.v_max,
             limits.a_max,
             self._a_plan,
             dt,
         )
         self._tight_tau = (1.0 - self.config.margins.torque_share) * robot.limits.tau_max
+        self._stop_torque = StopTorque(robot, self.a_brake, self._tight_tau)
+        self._task = TaskSpace(robot, dt, config.task)
+        self._tolerance = TIGHTEN * self.config.solver.eps_abs
         self._plan: StopPlan | None = None
         self._clock = 0
         self._standing = 0
@@ -110,6 +129,7 @@ class SafetyFilter:
         """
         self._plan, self._clock, self._standing = None, 0, 0
         self._program.reset()
+        self._clearance.reset()
         if state is None:
             return ""
         self._plan = StopPlan(state.q, state.v, self.a_brake, state.t)
@@ -124,7 +144,8 @@ class SafetyFilter:
             j = int(beyond.argmax())
             return f"{self.robot.joints[j]} would stop {beyond[j]:.4f} rad outside its limits"
         refusal = self._checker.torque_refusal(self.dynamics.torques_along(*plan.corners()))
-        return refusal or self._clearance.stop_refusal(self._clearance.measure(state.q), state.q, plan)
+        now = self._clearance.measure(state.q)
+        return refusal or self._clearance.stop_refusal(now, now, plan)
 
     def __call__(
         self,
@@ -134,6 +155,9 @@ class SafetyFilter:
         acceleration: ArrayLike | None = None,
         velocity: ArrayLike | None = None,
         position: ArrayLike | None = None,
+        twist: ArrayLike | None = None,
+        pose: ArrayLike | None = None,
+        frame: Frame = Frame.BASE,
         kp: ArrayLike | None = None,
         kd: ArrayLike | None = None,
         envelope: Envelope | None = None,
@@ -144,6 +168,9 @@ class SafetyFilter:
             state: measured; ``q`` and ``v`` finite and of shape (n,).
             torque: N·m. acceleration: rad/s². velocity: rad/s. position: rad, with the gains ``kp``
                 (N·m/rad) and ``kd`` (N·m·s/rad): the torque request kp (position − q) − kd v. Shape (n,).
+            twist: of the tool frame's origin in the axes of ``frame``, linear then angular, m/s and rad/s, shape (6,).
+            pose: of the tool frame in the base frame: position, m, and unit quaternion x y z w, shape (7,), or a
+                homogeneous transform, shape (4, 4).
             envelope: restricts proposed motion, never braking.
 
         Returns:
@@ -153,14 +180,17 @@ class SafetyFilter:
             ConfigError: not exactly one kind of proposal, or a position without gains.
         """
         given = {"torque": torque, "acceleration": acceleration, "velocity": velocity, "position": position}
+        given |= {"twist": twist, "pose": pose}
         kinds = [name for name, value in given.items() if value is not None]
         if len(kinds) != 1:
             raise ConfigError(f"SafetyFilter takes exactly one of {', '.join(given)}; got {kinds or 'none'}")
         if kinds[0] == "position" and (kp is None or kd is None):
             raise ConfigError("SafetyFilter: position needs the gains kp and kd")
-        gains = [None if gain is None else np.asarray(gain, dtype=float) for gain in (kp, kd)]
-        value = np.asarray(given[kinds[0]], dtype=float)
-        return self.apply(state, Nominal(NominalKind(kinds[0]), value, *gains), envelope or FULL_ENVELOPE)
+        stiffness, damping = (None if gain is None else _numbers(gain) for gain in (kp, kd))
+        value = _numbers(given[kinds[0]])
+        return self.apply(
+            state, Nominal(NominalKind(kinds[0]), value, stiffness, damping, frame), envelope or FULL_ENVELOPE
+        )
 
     def apply(self, state: RobotState, nominal: Nominal, envelope: Envelope = FULL_ENVELOPE) -> FilterResult:
         """As calling the filter, with the proposal as a ``Nominal``."""
@@ -176,7 +206,7 @@ class SafetyFilter:
         if motion is not None and not self._stop_refusal(problem, motion):
             return self._commit(state, problem, motion, FilterStatus.ADMISSIBLE, SolverStatus.SKIPPED, 0)
         a, status, iterations = self._solve(problem)
-        if status is not SolverStatus.SOLVED:
+        if not status.answered:
             return self._run_backup(state, problem.nominal, status, iterations, "solver did not finish", problem)
         motion = self._motion(problem, a, self.dynamics.torque(a), state.t)
         refusal = self._motion_refusal(problem, motion) or self._stop_refusal(problem, motion)
@@ -219,19 +249,29 @@ class SafetyFilter:
         if wanted is None:
             return None
         q, v, dt = state.q, state.v, self.dt
-        brake = braking_point(v, self.a_brake, dt)
+        brake = braking_point(v - self._homing(q), self.a_brake, dt)
         lower, upper = self._bounds(q, v, brake, envelope.velocity, envelope.acceleration)
-        distances = self._clearance.measure(q)
-        rows = self._clearance.rows(distances, self.dynamics.J, v, self._a_plan, brake, dt)
+        rows = self._clearance.rows(q, v, self._a_plan, brake, lower, upper, dt)
         slack: tuple[tuple[str, float], ...] = ()
         if len(rows.pairs):
             relaxed = np.flatnonzero(rows.slack > self.config.slack_tolerance_m).tolist()
             slack = tuple((f"clearance:{self._clearance.names[rows.pairs[k]]}", float(rows.slack[k])) for k in relaxed)
-        return Problem(q, v, wanted, torque, brake, lower, upper, rows, slack, distances)
+        return Problem(q, v, wanted, torque, brake, lower, upper, rows, slack, self._clearance.now)
+
+    def _homing(self, q: Vector) -> Vector:
+        """Speed at which a joint that is beyond its tightened limits is led back, shape (n,), rad/s; else 0.
+
+        Braking to rest alone lets a joint creep on under a constant push W: by W dt a period. Returning at the speed
+        that a disturbance up to a_b − a_p builds up in a period does not (tests/theory/test_viability_proof.py).
+        """
+        beyond: Vector = np.subtract(q < self._low, q > self._high, dtype=np.float64)
+        return self._return_speed * beyond
 
     def _wanted(self, state: RobotState, nominal: Nominal) -> tuple[Vector | None, Vector | None]:
         """(proposed torque or None, wanted acceleration or None if unusable)."""
         value, n = nominal.value, self.robot.n
+        if nominal.kind in (NominalKind.TWIST, NominalKind.POSE):
+            return None, self._task.wanted(state, nominal)[0]
         if not _is_vector(value, n):
             return None, None
         match nominal.kind:
@@ -282,17 +322,19 @@ class SafetyFilter:
         rows = problem.rows
         if len(rows.pairs) == 0:
             return ""
-        short = rows.bound - rows.C @ motion.a - TIGHTEN * self.config.solver.eps_abs * row_lengths(rows.C)
-        if short.max() > 0.0:
-            pair = self._clearance.names[int(rows.pairs[int(short.argmax())])]
-            return f"{pair}: clearance row short by {short.max():.2e} m"
-        return ""
+        short = rows.bound - rows.C @ motion.a
+        if (short <= self._tolerance * rows.length).all():
+            return ""
+        worst = int((short - self._tolerance * rows.length).argmax())
+        return f"{self._clearance.names[int(rows.pairs[worst])]}: clearance row short by {short[worst]:.2e} m"
 
     def _stop_refusal(self, problem: Problem, motion: _Motion) -> str:
         """Why the stop from the next state is not a backup: its torques or its clearance."""
-        torques = self.dynamics.torques_along(*motion.plan.corners())
-        refusal = self._checker.torque_refusal(torques, 1.0 - self.config.margins.torque_share)
-        return refusal or self._clearance.stop_refusal(problem.distances, problem.q, motion.plan)
+        plan, dynamics, refusal = motion.plan, self.dynamics, ""
+        if not self._stop_torque.certain(dynamics.M.T, dynamics.gravity, problem.q, plan.q0, plan.v0, plan.a_brake):
+            torques = dynamics.torques_along(*plan.corners())
+            refusal = self._checker.torque_refusal(torques, 1.0 - self.config.margins.torque_share)
+        return refusal or self._clearance.stop_refusal(problem.distances, self._clearance.end, plan)
 
     # -- outcomes -------------------------------------------------------------------------------------
 
@@ -383,16 +425,11 @@ class SafetyFilter:
         scaled = change / self.robot.limits.a_max
         return float(np.sqrt(scaled @ scaled))
 
-    def _margins(self, q: Vector, v: Vector, tau: Vector, distances: Vector) -> Margins:
+    def _margins(self, q: Vector, v: Vector, tau: Vector, distances: Distances) -> Margins:
         limits = self.robot.limits
-        nearest = int(distances.argmin()) if len(distances) else -1
-        return Margins(
-            position=float(np.minimum(q - limits.q_min, limits.q_max - q).min()),
-            velocity=float((limits.v_max - np.abs(v)).min()),
-            torque=float((limits.tau_max - np.abs(tau)).min()),
-            clearance=float(distances[nearest]) if nearest >= 0 else float("inf"),
-            nearest=self._clearance.names[nearest] if nearest >= 0 else "",
-        )
+        nearest, clearance = self._clearance.nearest(distances)
+        kept = least_margins(q, v, tau, limits.q_min, limits.q_max, limits.v_max, limits.tau_max)
+        return Margins(*kept, clearance, nearest)
 
     def _is_stuck(self, state: RobotState, nominal: Vector, status: FilterStatus) -> bool:
         """Standing for a while although the proposal wants to move."""
@@ -403,6 +440,15 @@ class SafetyFilter:
         )
         self._standing = self._standing + 1 if held else 0
         return self._standing * self.dt >= self.config.stuck_s
+
+
+def _numbers(given: Any) -> Vector:
+    """What a caller gave, as numbers; none at all where it is something else."""
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError):  # ragged
+        return np.empty(0)
+    return np.ascontiguousarray(array, dtype=np.float64) if array.dtype.kind in "fiu" else np.empty(0)
 
 
 def _is_vector(value: Vector, n: int) -> bool:

@@ -13,9 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safeguard.controllers.clearance import ClearanceRows
+from safeguard.controllers.capsules import Integers
+from safeguard.controllers.clearance import ClearanceRows, Distances
+from safeguard.controllers.compiled import INTS, MATRIX, NUMBER, OUT, OUT_INTS, OUT_MATRIX, VECTOR, kernel, types
 from safeguard.controllers.dynamics import Dynamics
-from safeguard.controllers.qp import BIG, OsqpSolver
+from safeguard.controllers.qp import Pattern
+from safeguard.controllers.rescue import make_solver
+from safeguard.controllers.solver import BIG
 from safeguard.core.config import FilterConfig
 from safeguard.core.enums import SolverStatus
 from safeguard.core.robot import RobotModel
@@ -39,7 +43,7 @@ class Problem:
         lower, upper: viable accelerations, shape (n,), rad/s².
         rows: clearance rows.
         slack: (name, amount) of the relaxed ones, m.
-        distances: of all kept pairs, m.
+        distances: of all kept pairs at q.
     """
 
     q: Vector
@@ -51,7 +55,79 @@ class Problem:
     upper: Vector
     rows: ClearanceRows
     slack: tuple[tuple[str, float], ...]
-    distances: Vector
+    distances: Distances
+
+
+@kernel(
+    types.void, *[VECTOR] * 4, MATRIX, *[VECTOR] * 2, INTS, MATRIX, *[VECTOR] * 2, NUMBER, OUT_MATRIX, *[OUT] * 4
+)  # fmt: skip
+def fill(
+    nominal: Vector,
+    brake: Vector,
+    lower: Vector,
+    upper: Vector,
+    M: Vector,
+    h: Vector,
+    tau: Vector,
+    slots: Integers,
+    C: Vector,
+    bound: Vector,
+    length: Vector,
+    tight: float,
+    dense: Vector,
+    low: Vector,
+    high: Vector,
+    wanted: Vector,
+    start: Vector,
+) -> None:
+    """Fill the program: rows, bounds, the point to come close to and where to start.
+
+    Slots without a pair are rows of zeros that nothing can violate; the sparsity never changes.
+    """
+    n = len(nominal)
+    for j in range(n):
+        wanted[j] = min(max(nominal[j], -BIG), BIG)
+        low[j], high[j] = min(lower[j] + tight, brake[j]), max(upper[j] - tight, brake[j])
+        start[j] = min(max(nominal[j], low[j]), high[j])
+        at_brake = 0.0
+        for k in range(n):
+            dense[j, k] = M[j, k] / M[j, j]
+            at_brake += dense[j, k] * brake[k]
+        low[n + j] = min((-tau[j] - h[j]) / M[j, j] + tight, at_brake)
+        high[n + j] = max((tau[j] - h[j]) / M[j, j] - tight, at_brake)
+    for r in range(n, len(dense)):
+        low[n + r], high[n + r] = -BIG, BIG
+        for k in range(n):
+            dense[r, k] = 0.0
+    for c in range(len(slots)):
+        r, at_brake = n + slots[c], 0.0
+        for k in range(n):
+            dense[r, k] = C[c, k] / length[c]
+            at_brake += dense[r, k] * brake[k]
+        low[n + r] = min(bound[c] / length[c] + tight, at_brake)
+
+
+@kernel(types.void, VECTOR, MATRIX, VECTOR, VECTOR, NUMBER, OUT_INTS)
+def binding(a: Vector, dense: Vector, low: Vector, high: Vector, tolerance: float, out: Integers) -> None:
+    """For every row of [I; D]: −1 where its lower bound binds at ``a``, 1 for the upper one, else 0."""
+    n = len(a)
+    for r in range(len(low)):
+        value = 0.0
+        if r < n:
+            value = a[r]
+        else:
+            for k in range(n):
+                value += dense[r - n, k] * a[k]
+        out[r] = -1 if value - low[r] < tolerance else 1 if high[r] - value < tolerance else 0
+
+
+def _pattern(robot: RobotModel, slots: int) -> Pattern:
+    """Which entries of the dense rows can be other than zero: M couples joints that carry one another."""
+    model, n = robot.pin_model, robot.n
+    carries = np.zeros((n, n), dtype=bool)
+    for j in range(n):
+        carries[[model.joints[k].idx_v for k in model.supports[j + 1] if k > 0], j] = True
+    return np.vstack((carries | carries.T, np.ones((slots, n), dtype=bool)))
 
 
 class Program:
@@ -59,60 +135,41 @@ class Program:
 
     def __init__(self, robot: RobotModel, config: FilterConfig) -> None:
         n, slots = robot.n, config.clearance.slots
-        self.solver = OsqpSolver(n, n + slots, config.solver)
+        self.solver = make_solver(config.solver.name, n, n + slots, config.solver, _pattern(robot, slots))
         self._n, self._eps = n, config.solver.eps_abs
         self._tau = (1.0 - config.margins.torque_share) * robot.limits.tau_max
         self._dense = np.zeros((n + slots, n))
         self._low, self._high = np.full(2 * n + slots, -BIG), np.full(2 * n + slots, BIG)
-        self._pairs = robot.collision.names
-        self._rows = [f"{kind}:{joint}" for kind in ("lower", "torque", "upper", "torque") for joint in robot.joints]
+        self._wanted, self._start = np.zeros(n), np.zeros(n)
+        self._binds = np.zeros(2 * n + slots, dtype=np.int64)
+        self._pairs = [f"clearance:{name}" for name in robot.collision.names]
+        torque = [f"torque:{joint}" for joint in robot.joints]
+        self._names = {
+            -1: [f"lower:{joint}" for joint in robot.joints] + torque,
+            1: [f"upper:{joint}" for joint in robot.joints] + torque,
+        }
 
     def reset(self) -> None:
         """Forget the history of the solver."""
         self.solver.reset()
 
     def solve(self, problem: Problem, dynamics: Dynamics) -> tuple[Vector, SolverStatus, int]:
-        """(acceleration, status, iterations); only with ``SOLVED`` does the acceleration mean anything."""
-        n, low, high = self._n, self._low, self._high
-        tight, brake = TIGHTEN * self._eps, problem.brake
-        low[:n] = np.minimum(problem.lower + tight, brake)
-        high[:n] = np.maximum(problem.upper - tight, brake)
-        self._torque_rows(dynamics, brake, tight)
-        self._clearance_rows(problem.rows, brake, tight)
-        start = np.minimum(np.maximum(problem.nominal, low[:n]), high[:n])
-        wanted = np.minimum(np.maximum(problem.nominal, -BIG), BIG)
-        return self.solver.solve(wanted, self._dense, low, high, start)
+        """(acceleration, status, iterations); an acceleration only where the status is ``answered``."""
+        rows = problem.rows
+        fill(
+            problem.nominal, problem.brake, problem.lower, problem.upper, dynamics.M.T, dynamics.h, self._tau,
+            rows.slots, rows.C, rows.bound, rows.length, TIGHTEN * self._eps,
+            self._dense, self._low, self._high, self._wanted, self._start,
+        )  # fmt: skip
+        return self.solver.solve(self._wanted, self._dense, self._low, self._high, self._start)
 
     def active(self, problem: Problem, a: Vector) -> tuple[str, ...]:
         """Names of the rows of the last ``solve`` that bind at ``a``."""
-        tol, joints = _ACTIVE * self._eps, 2 * self._n
-        value = np.concatenate((a, self._dense @ a))
-        low, high = value - self._low < tol, self._high - value < tol
-        names = [self._rows[k] for k in np.flatnonzero(np.concatenate((low[:joints], high[:joints])))]
-        names += [f"clearance:{self._pairs[problem.rows.pairs[k]]}" for k in np.flatnonzero(low[joints:])]
+        binding(a, self._dense, self._low, self._high, _ACTIVE * self._eps, self._binds)
+        sides: list[int] = self._binds.tolist()
+        joints = 2 * self._n
+        names = [self._names[side][r] for r, side in enumerate(sides[:joints]) if side]
+        slots: list[int] = problem.rows.slots.tolist()
+        pairs: list[int] = problem.rows.pairs.tolist()
+        names += [self._pairs[pair] for pair, slot in zip(pairs, slots, strict=True) if sides[joints + slot] < 0]
         return tuple(names)
-
-    def _torque_rows(self, dynamics: Dynamics, brake: Vector, tight: float) -> None:
-        n, inertia = self._n, np.diagonal(dynamics.M)
-        np.divide(dynamics.M, inertia[:, None], out=self._dense[:n])
-        at_brake = self._dense[:n] @ brake
-        self._low[n : 2 * n] = np.minimum((-self._tau - dynamics.h) / inertia + tight, at_brake)
-        self._high[n : 2 * n] = np.maximum((self._tau - dynamics.h) / inertia - tight, at_brake)
-
-    def _clearance_rows(self, rows: ClearanceRows, brake: Vector, tight: float) -> None:
-        """Slots without a pair are rows of zeros that nothing can violate; the sparsity never changes."""
-        n, k = self._n, len(rows.pairs)
-        self._dense[n + k :] = 0.0
-        self._low[2 * n + k :] = -BIG
-        if k == 0:
-            return
-        length = row_lengths(rows.C)
-        self._dense[n : n + k] = rows.C / length[:, None]
-        at_brake = self._dense[n : n + k] @ brake
-        self._low[2 * n : 2 * n + k] = np.minimum(rows.bound / length + tight, at_brake)
-
-
-def row_lengths(rows: Vector) -> Vector:
-    """Length of every row, never zero, shape (k,)."""
-    squares: Vector = np.einsum("ij,ij->i", rows, rows)
-    return np.maximum(np.sqrt(squares), 1e-12)

@@ -1,99 +1,108 @@
 """The QP solver behind the filter: OSQP, wrapped so that its known traps cannot reach a decision.
 
-    minimise ½ ‖x − x_nom‖²   subject to   l ≤ [I; D] x ≤ u
-
-Fixed sparsity (identity on top, a dense block below), updated in place through preallocated buffers.
+Fixed sparsity (identity on top, rows of a fixed pattern below), updated in place through preallocated buffers.
 OSQP's traps and what is done about each (docs/decisions/0004-osqp-wrapper.md):
 updates that fail silently → return codes and our own checks; NaN poisoning → non-finite data is refused, and after
-any failure the multipliers start from zero; history dependence → every solve starts from the given point, the
-configured rho and the multipliers of the last success, and ``reset`` forgets those, so that an episode replays bit
-for bit; an infeasible x that looks finite → only status ``solved`` counts; loose tolerances → eps_rel = 0, rows of
-equal unit, bounds tightened by the caller; refactorisation jitter → no scaling, large finite bounds, not infinities.
+any failure the iteration starts afresh; history dependence → the only history is the point and multipliers of the
+last success, and ``reset`` forgets those, so that an episode replays bit for bit; an infeasible x that looks finite →
+only status ``solved`` counts, and only for an x that satisfies every row when we recompute it; loose tolerances →
+eps_rel = 0, rows of equal unit, bounds tightened by the caller; refactorisation jitter → fixed rho, no scaling,
+large finite bounds, not infinities.
 """
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Any
 
 import numpy as np
 import osqp
+from numpy.typing import NDArray
 from scipy import sparse
 
+from safeguard.controllers.compiled import INTS, MATRIX, OUT, kernel, types
+from safeguard.controllers.solver import BIG, Answer, Buffers
 from safeguard.core.config import SolverConfig
 from safeguard.core.enums import SolverStatus
 from safeguard.core.types import Vector
 
-BIG = 1e4  # stands for "no bound"; rad/s²
+Pattern = NDArray[np.bool_]
+"""Where the dense rows may differ from zero, shape (rows, n)."""
 
-_RHO_INTERVAL = 100
+
+@kernel(types.boolean, MATRIX, INTS, OUT)
+def gather(D: Vector, places: NDArray[np.int64], values: Vector) -> bool:
+    """Put the entries of D into OSQP's order; −1 is an entry of the identity. False if one was left over."""
+    left = 0
+    for r in range(len(D)):
+        for k in range(D.shape[1]):
+            left += D[r, k] != 0.0
+    for e in range(len(places)):
+        if places[e] >= 0:
+            values[e] = D[places[e] // D.shape[1], places[e] % D.shape[1]]
+            left -= values[e] != 0.0
+    return left == 0
 
 
 class OsqpSolver:
-    """Solves the program of this module for ``n`` variables and ``rows`` dense rows."""
+    """Solves the program of ``solver.py`` for ``n`` variables and ``rows`` dense rows, within a few ``eps_abs``.
 
-    def __init__(self, n: int, rows: int, config: SolverConfig) -> None:
-        self._n, self._rows, self._rho = n, rows, config.rho
-        pattern = sparse.csc_matrix(np.vstack([np.eye(n), np.ones((rows, n))]))
-        self._values = np.ones((n, 1 + rows))
-        self._flat = self._values.reshape(-1)  # the same numbers, in the solver's order
-        self._q, self._l, self._u = np.zeros(n), np.full(n + rows, -BIG), np.full(n + rows, BIG)
-        self._x0, self._y0 = np.zeros(n), np.zeros(n + rows)
+    It gives up after ``max_iter`` iterations; one program in twenty needs more than a hundred. ``make_solver`` has
+    the exact solver behind it that answers those. Entries outside ``pattern`` cost nothing and must be zero, or the
+    program is rejected.
+
+    Attributes:
+        raw: the library's own object.
+        values: the matrix [I; D] column by column, as the library has it.
+        multipliers: of the last success, shape (n + rows,), positive at upper bounds; zero after a failure.
+    """
+
+    def __init__(self, n: int, rows: int, config: SolverConfig, pattern: Pattern | None = None) -> None:
+        self._eps, self._data = config.eps_abs, Buffers(n, rows)
+        self._point, self.multipliers, self._warm = np.zeros(n), np.zeros(n + rows), False
+        mask = np.vstack([np.eye(n, dtype=bool), np.ones((rows, n), dtype=bool) if pattern is None else pattern])
+        columns, lines = np.nonzero(mask.T)
+        self._places = np.where(lines < n, -1, (lines - n) * n + columns)
+        self.values = np.ones(len(self._places))
         self._osqp = osqp.OSQP(algebra="builtin")
         self._osqp.setup(
-            sparse.eye(n, format="csc"), self._q, pattern, self._l, self._u,
+            sparse.eye(n, format="csc"), self._data.q, sparse.csc_matrix(mask.astype(float)),
+            np.full(n + rows, -BIG), np.full(n + rows, BIG),
             eps_abs=config.eps_abs, eps_rel=0.0, max_iter=config.max_iter, check_termination=config.check_every,
-            scaling=0, adaptive_rho=1, adaptive_rho_interval=_RHO_INTERVAL, rho=config.rho, polishing=False,
-            warm_starting=True, verbose=False, check_dualgap=0,
+            scaling=0, adaptive_rho=0, rho=config.rho, polishing=False, warm_starting=True, verbose=False,
+            check_dualgap=0,
         )  # fmt: skip
-        self._raw: Any = self._osqp._solver
-        self._rho_moved = False
+        self.raw: Any = self._osqp._solver
 
     def reset(self) -> None:
-        """Forget the multipliers of the last solve."""
-        self._y0[:] = 0.0
+        """Forget the point and the multipliers of the last success."""
+        self.multipliers[:] = 0.0
+        self._warm = False
 
-    def solve(
-        self, nominal: Vector, dense: Vector, lower: Vector, upper: Vector, start: Vector
-    ) -> tuple[Vector, SolverStatus, int]:
-        """The point closest to ``nominal`` inside the bounds.
+    def resume(self, x: Vector, y: Vector) -> None:
+        """Start the next solve from the solution ``x`` with multipliers ``y`` (positive at upper bounds)."""
+        self._point[:], self.multipliers[:], self._warm = x, y, True
 
-        Args:
-            nominal: shape (n,).
-            dense: D, shape (rows, n).
-            lower, upper: bounds of [I; D] x, shape (n + rows,).
-            start: where the iteration starts, shape (n,).
-
-        Returns:
-            (x, status, iterations). Only with ``SolverStatus.SOLVED`` does x mean anything.
-        """
+    def solve(self, nominal: Vector, dense: Vector, lower: Vector, upper: Vector, start: Vector) -> Answer:
+        """See ``Solver``; SOLVED, UNSOLVED or REJECTED."""
         if not self._load(nominal, dense, lower, upper, start):
             return start, SolverStatus.REJECTED, 0
-        raw = self._raw
-        if self._rho_moved:
-            raw.update_rho(self._rho)
-        failed = raw.update_data_vec(q=self._q, l=self._l, u=self._u)
-        failed |= raw.update_data_mat(P_x=None, P_i=None, A_x=self._flat, A_i=None)
-        if failed:
-            return start, SolverStatus.REJECTED, 0
-        raw.warm_start(self._x0, self._y0)
+        raw = self.raw
+        raw.warm_start(self._point if self._warm else self._data.x0, self.multipliers)
         raw.solve()
-        info = raw.info
-        self._rho_moved = info.rho_updates > 0
-        solved = info.status_val == osqp.SolverStatus.OSQP_SOLVED
-        x = np.array(raw.solution.x) if solved else start
-        self._y0[:] = raw.solution.y if solved else 0.0
-        return x, SolverStatus.SOLVED if solved else SolverStatus.UNSOLVED, int(info.iter)
+        info, x = raw.info, np.array(raw.solution.x)
+        if info.status_val != osqp.SolverStatus.OSQP_SOLVED or not self._data.holds(x, self._eps):
+            self.reset()
+            return start, SolverStatus.UNSOLVED, int(info.iter)
+        self.resume(x, raw.solution.y)
+        return x, SolverStatus.SOLVED, int(info.iter)
 
     def _load(self, nominal: Vector, dense: Vector, lower: Vector, upper: Vector, start: Vector) -> bool:
-        """Copy the data into the solver's buffers; False if the solver must not see it."""
-        if dense.shape != (self._rows, self._n) or lower.shape != self._l.shape or upper.shape != self._u.shape:
+        """Give the library the program; False if it must not see it or would not take it."""
+        data = self._data
+        if not (data.load(nominal, dense, lower, upper, start) and gather(data.D, self._places, self.values)):
             return False
-        np.negative(nominal, out=self._q)
-        self._values[:, 1:] = dense.T
-        np.maximum(lower, -BIG, out=self._l)
-        np.minimum(upper, BIG, out=self._u)
-        self._x0[:] = start
-        # A sum of squares is finite only if every number is (and none is beyond 1e150).
-        squares = sum(float(part @ part) for part in (self._q, self._flat, self._l, self._u, self._x0))
-        return isfinite(squares) and bool((self._l <= self._u).all())
+        failed = self.raw.update_data_vec(q=data.q, l=data.low, u=data.high)
+        failed |= self.raw.update_data_mat(P_x=None, P_i=None, A_x=self.values, A_i=None)
+        if failed:
+            self.reset()
+        return not failed

@@ -11,8 +11,11 @@ in discrete-time acceleration/torque control of robot manipulators", IEEE RA-L 2
 
 from __future__ import annotations
 
+from math import inf, sqrt
+
 import numpy as np
 
+from safeguard.controllers.compiled import NUMBER, OUT, THREE_NUMBERS, VECTOR, kernel, part, types
 from safeguard.core.types import Vector
 
 
@@ -26,7 +29,8 @@ def stop_position(q: Vector, v: Vector, a_brake: Vector) -> Vector:
     return q + v * np.abs(v) / (2.0 * a_brake)
 
 
-def largest_acceleration(room: Vector, v: Vector, a_brake: Vector, dt: float) -> Vector:
+@part
+def largest_acceleration(room: float, v: float, a_brake: float, dt: float) -> float:
     """Largest acceleration after which a joint can still stop within ``room``, rad/s².
 
     With w = v + a dt ≥ 0 the stop ends at (v + w) dt/2 + w²/(2 a_b); setting it equal to ``room`` gives
@@ -36,12 +40,53 @@ def largest_acceleration(room: Vector, v: Vector, a_brake: Vector, dt: float) ->
     """
     b = a_brake * dt
     c = a_brake * (v * dt - 2.0 * room)
-    bound = ((np.sqrt(np.maximum(b * b - 4.0 * c, 0.0)) - b) * 0.5 - v) / dt
-    if c.max() > 0.0:
-        inside = np.where(room > 0.0, room, 1.0)
-        turning = np.where(room > 0.0, -v * v / (2.0 * inside), -np.inf)
-        bound = np.where(c <= 0.0, bound, np.where(v > 0.0, turning, (2.0 * room / dt - 2.0 * v) / dt))
-    return bound
+    if c <= 0.0:
+        return ((sqrt(b * b - 4.0 * c) - b) * 0.5 - v) / dt
+    if v <= 0.0:
+        return (2.0 * room / dt - 2.0 * v) / dt
+    return -v * v / (2.0 * room) if room > 0.0 else -inf
+
+
+@part
+def most(v: float, speed: float, acceleration: float, room: float, a_plan: float, dt: float) -> float:
+    """The least of what acceleration, speed and position allow in the direction of ``room``."""
+    return min(acceleration, (speed - v) / dt, largest_acceleration(room, v, a_plan, dt))
+
+
+@kernel(types.void, *[VECTOR] * 8, *[NUMBER] * 3, OUT, OUT)
+def joint_bounds(
+    q: Vector,
+    v: Vector,
+    brake: Vector,
+    q_min: Vector,
+    q_max: Vector,
+    v_max: Vector,
+    a_max: Vector,
+    a_plan: Vector,
+    dt: float,
+    velocity: float,
+    acceleration: float,
+    lower: Vector,
+    upper: Vector,
+) -> None:
+    """The lower side of a joint is the upper side of the mirrored joint."""
+    for j in range(len(q)):
+        speed, push = velocity * v_max[j], acceleration * a_max[j]
+        upper[j] = max(brake[j], most(v[j], speed, push, q_max[j] - q[j], a_plan[j], dt))
+        lower[j] = min(brake[j], -most(-v[j], speed, push, q[j] - q_min[j], a_plan[j], dt))
+
+
+@kernel(THREE_NUMBERS, *[VECTOR] * 7)
+def least_margins(
+    q: Vector, v: Vector, tau: Vector, q_min: Vector, q_max: Vector, v_max: Vector, tau_max: Vector
+) -> tuple[float, float, float]:
+    """Least distance of any joint to its limits of position, speed and torque, rad, rad/s, N·m."""
+    position, velocity, torque = inf, inf, inf
+    for j in range(len(q)):
+        position = min(position, q[j] - q_min[j], q_max[j] - q[j])
+        velocity = min(velocity, v_max[j] - abs(v[j]))
+        torque = min(torque, tau_max[j] - abs(tau[j]))
+    return position, velocity, torque
 
 
 class JointBounds:
@@ -55,10 +100,7 @@ class JointBounds:
     """
 
     def __init__(self, q_min: Vector, q_max: Vector, v_max: Vector, a_max: Vector, a_plan: Vector, dt: float) -> None:
-        # Both sides of every joint at once: the lower one is the upper one of the mirrored joint.
-        self._n, self._dt = len(q_min), dt
-        self._edge = np.concatenate((q_max, -q_min))
-        self._v_max, self._a_max, self._a_plan = (np.concatenate((x, x)) for x in (v_max, a_max, a_plan))
+        self._limits, self._dt = (q_min, q_max, v_max, a_max, a_plan), dt
 
     def __call__(
         self, q: Vector, v: Vector, brake: Vector, velocity: float = 1.0, acceleration: float = 1.0
@@ -68,8 +110,6 @@ class JointBounds:
         ``velocity`` and ``acceleration`` are shares of the limits. States outside the viable set get the
         interval that is closest to full braking instead of none.
         """
-        n, dt, both = self._n, self._dt, np.concatenate((v, -v))
-        bound = np.minimum(acceleration * self._a_max, (velocity * self._v_max - both) / dt)
-        room = self._edge - np.concatenate((q, -q))
-        bound = np.minimum(bound, largest_acceleration(room, both, self._a_plan, dt))
-        return np.minimum(-bound[n:], brake), np.maximum(bound[:n], brake)
+        lower, upper = np.empty(len(q)), np.empty(len(q))
+        joint_bounds(q, v, brake, *self._limits, self._dt, velocity, acceleration, lower, upper)
+        return lower, upper

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from safeguard.core.errors import CalibrationError, SafeguardError
+from safeguard import cli_robot as declared
+from safeguard.core.errors import CalibrationError, ConfigError, SafeguardError
 
 OK, USAGE, FAILED = 0, 2, 3
 
@@ -99,6 +100,9 @@ def run(
     scenario: Annotated[str, typer.Argument(help="A name of the library, or a YAML file.")],
     seed: Annotated[int | None, typer.Option(help="Replaces the scenario's seed.")] = None,
     no_shield: Annotated[bool, typer.Option("--no-shield", help="Send raw proposals; marked in every record.")] = False,
+    monitor_only: Annotated[
+        bool, typer.Option("--monitor-only", help="Record what the shield would do; raw proposals go out, marked.")
+    ] = False,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the scenario.")
     ] = None,
@@ -113,6 +117,8 @@ def run(
     from safeguard.scenarios.scenario import load_scenario
     from safeguard.scenarios.table import results_table
 
+    if no_shield and monitor_only:
+        raise ConfigError("--no-shield and --monitor-only exclude each other: leave one of them out")
     loaded = load_scenario(scenario, assignments or ())
     folder = out or _fresh(loaded.name)
     try:
@@ -122,7 +128,8 @@ def run(
             raise
         progress_console.print(f"note: monitors are uncalibrated: {error}", markup=False, soft_wrap=True)
         calibrations = ()
-    enforcement = Enforcement.OFF if no_shield else Enforcement.FULL
+    off = Enforcement.MONITOR_ONLY if monitor_only else Enforcement.OFF
+    enforcement = off if no_shield or monitor_only else Enforcement.FULL
     with _bar() as tell:
         done = 0
 
@@ -215,6 +222,55 @@ def robot_show(name: Annotated[str, typer.Argument(help="A name of 'robot list'.
     for key, source in limits.provenance.items():
         console.print(f"{key}: {source}", markup=False, highlight=False)
     console.print(f"{len(robot.collision.pairs)} collision pairs; digest {robot.digest}", highlight=False)
+
+
+@robots.command("certify", epilog="Example: safeguard robot certify panda --payload-kg 0:0.5 --out panda.json")
+def robot_certify(
+    name: Annotated[str, typer.Argument(help="A name of 'robot list'.")],
+    payload_kg: declared.PayloadKg = None,
+    payload_com_m: declared.PayloadCom = None,
+    payload_error_kg: declared.PayloadError = None,
+    mass_error: declared.MassError = None,
+    friction_nm: declared.Friction = None,
+    external_torque_nm: declared.ExternalTorque = None,
+    position_error_rad: declared.PositionError = None,
+    velocity_error_radps: declared.VelocityError = None,
+    delay_ticks: declared.Delay = 1,
+    dt: declared.Period = 0.002,
+    epsilon: declared.Epsilon = 0.01,
+    beta: declared.Beta = 1e-6,
+    seed: declared.Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Certificate to write.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Certify how fast a robot may be and how hard it then brakes; exit code 3 where nothing is left to brake with."""
+    from safeguard.core.certificate import NotCertifiableError
+
+    told = {
+        "payload_kg": payload_kg,
+        "payload_com_m": payload_com_m,
+        "payload_error_kg": payload_error_kg,
+        "mass_error_share": mass_error,
+        "friction_nm": friction_nm,
+        "external_torque_nm": external_torque_nm,
+        "position_error_rad": position_error_rad,
+        "velocity_error_radps": velocity_error_radps,
+    }
+    try:
+        with _bar() as tell:
+            made = declared.certify_robot(name, told, dt, delay_ticks, epsilon, beta, seed, tell)
+    except NotCertifiableError as error:
+        progress_console.print(f"not certified: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(FAILED) from None
+    if out is not None:
+        made.save(out)
+    if as_json:
+        print(made.model_dump_json(indent=1))
+        return
+    console.print(declared.certificate_table(made))
+    console.print(declared.certificate_sentence(made), highlight=False, soft_wrap=True)
+    if out is not None:
+        console.print(f"written: {out}", markup=False, highlight=False)
 
 
 @audits.command("verify", epilog="Example: safeguard audit verify runs/demo-1")

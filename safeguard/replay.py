@@ -309,6 +309,7 @@ _STAGES = {
     "decision.mode": "modes",
     "decision.authority": "modes",
     "decision.filter": "filter",
+    "decision.source": "command",
     "decision.command": "command",
 }
 

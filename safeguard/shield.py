@@ -67,6 +67,8 @@ class Shield:
         audit: run folder to create, or an open journal (then the caller closes it). None keeps no record.
         clock: monotonic time in ns, used where ``step`` is not given ``now``.
         enforcement: anything but ``FULL`` is outside law 1 and marked in every record.
+        monitor_only: short for ``enforcement=Enforcement.MONITOR_ONLY``: everything is decided and recorded, and
+            the proposal goes out as it is.
         calibrations: artefacts of calibrated monitors; each is bound to its monitor by name.
         mode, estops, commands: of the shield that this one takes over from: a stop stays until it is acknowledged,
             too many emergency stops are a LOCKOUT, and the sequence numbers of commands go on.
@@ -74,7 +76,7 @@ class Shield:
     Raises:
         SpecError: the policy's actions do not fit the body.
         JournalError: the run folder cannot be created.
-        ConfigError: a calibration belongs to no monitor.
+        ConfigError: a calibration belongs to no monitor, or ``monitor_only`` contradicts ``enforcement``.
 
     If the self-test fails (``self_test`` says why) the body stays in BOOT and nothing moves.
     """
@@ -83,6 +85,7 @@ class Shield:
     _tick: int
     _recording: int
     _current: Proposal | None
+    _raw: Proposal | None
     _previous: Decision | None
     _authority: Authority
     _fresh: bool
@@ -103,15 +106,17 @@ class Shield:
         audit: str | Path | Journal | None = None,
         clock: Callable[[], int] | None = None,
         enforcement: Enforcement = Enforcement.FULL,
+        monitor_only: bool = False,
         calibrations: Sequence[Calibration] = (),
         mode: Mode = Mode.BOOT,
         estops: int = 0,
         commands: int = 0,
     ) -> None:
         self.config = config or ShieldConfig()
-        self.period, self.strategy, self.enforcement = period, strategy, enforcement
+        self.period, self.strategy = period, strategy
+        self.enforcement = _enforcement(enforcement, monitor_only=monitor_only)
         self.platform: Platform = (
-            ArmPlatform(body, period, self.config.filter) if isinstance(body, RobotModel) else body
+            ArmPlatform(body, period, self.config.filter, self.config.drive) if isinstance(body, RobotModel) else body
         )
         self.port: PolicyPort = policy if _is_port(policy) else InlinePort(as_policy(policy))
         self.spec = self.port.spec
@@ -150,11 +155,12 @@ class Shield:
         observation = as_observation(observation)
         seen, state = self._see(observation, now)
         watch.append(time.perf_counter_ns())
-        arrived = self._ask(observation, state, now)
+        bare = self._bare(observation, state)
+        arrived = self._ask(observation, bare, now)
         received = self._intake.receive(arrived, self.spec, now, observation)
         self._accept(arrived, received)
         watch.append(time.perf_counter_ns())
-        nominal = self._nominal(state, now)
+        nominal = self._nominal(self._current, state, now)
         watch.append(time.perf_counter_ns())
         verdicts = (
             *seen,
@@ -165,7 +171,8 @@ class Shield:
         watch.append(time.perf_counter_ns())
         outputs = self._advance(causes, state, now)
         watch.append(time.perf_counter_ns())
-        result, command = self._move(state, nominal, outputs, now)
+        raw = self._unfiltered(bare, state, nominal, now)
+        result, command, source = self._move(state, nominal, raw, outputs, now)
         watch.append(time.perf_counter_ns())
         decision = Decision(
             command=command,
@@ -175,6 +182,7 @@ class Shield:
             authority=outputs.authority,
             verdicts=verdicts,
             filter=result,
+            source=source,
             timings=_timings(watch, self._recording),
             tick=self._tick,
             episode=self.episode,
@@ -196,7 +204,7 @@ class Shield:
         if trusted and (odd := self.platform.plausible(state)) is not None:
             seen, trusted = (*seen, _verdict("platform", Cause.STATE_INVALID, odd)), False
         if not trusted and self.enforcement is Enforcement.OFF:
-            trusted = state.q.shape == state.v.shape == (len(self.platform.joints),)
+            trusted = self._shaped(state)
         if not trusted:
             return seen, None
         if self._fresh:
@@ -208,6 +216,15 @@ class Shield:
                 )
         return seen, state
 
+    def _shaped(self, state: RobotState) -> bool:
+        return state.q.shape == state.v.shape == (len(self.platform.joints),)
+
+    def _bare(self, observation: Observation, state: RobotState | None) -> RobotState | None:
+        """What a raw proposal is carried out from: under ``MONITOR_ONLY`` any state of the right shape."""
+        if self.enforcement is Enforcement.MONITOR_ONLY and self._shaped(observation.state):
+            return observation.state
+        return state
+
     def _ask(self, observation: Observation, state: RobotState | None, now: int) -> Proposal | None:
         """What the policy has to say. A port that fails is a guest that proposes nothing usable (law 12)."""
         try:
@@ -218,20 +235,31 @@ class Shield:
             return as_proposal(error, now)
 
     def _accept(self, arrived: Proposal | None, received: Sequence[Verdict]) -> None:
-        """Follow a proposal that passed intake; without enforcement any that has the right shape."""
-        if arrived is None:
+        """Follow a proposal that passed intake; what goes out raw is any that has the right shape."""
+        if arrived is None or arrived.actions.shape != (self.spec.chunk, len(self.spec.joints)):
             return
-        refused = any(v.cause is not None for v in received)
-        if self.enforcement is Enforcement.FULL and refused:
-            return
-        spec = self.spec
-        if arrived.actions.shape == (spec.chunk, len(spec.joints)):
+        self._raw = arrived
+        if self.enforcement is Enforcement.OFF or all(v.cause is None for v in received):
             self._current = arrived
 
-    def _nominal(self, state: RobotState | None, now: int) -> Nominal | None:
-        if state is None or self._current is None:
+    def _nominal(self, proposal: Proposal | None, state: RobotState | None, now: int) -> Nominal | None:
+        if state is None or proposal is None:
             return None
-        return self._controller.nominal(self._current, state, now)
+        return self._controller.nominal(proposal, self.platform.planned(state), now)
+
+    def _unfiltered(
+        self, bare: RobotState | None, state: RobotState | None, nominal: Nominal | None, now: int
+    ) -> FilterResult | None:
+        """The proposal as it is, which is what goes out where nothing is enforced (outside law 1).
+
+        Only from the acknowledgement that starts the episode on, and until a person stops it.
+        """
+        running = self._started and not self._halted
+        if self.enforcement is Enforcement.FULL or not running or bare is None:
+            return None
+        if bare is not state or self._raw is not self._current:
+            nominal = self._nominal(self._raw, bare, now)
+        return self.platform.bypass(bare, nominal)
 
     def _watch(self, evidence: Evidence) -> tuple[Verdict, ...]:
         """Deadline, overrun, the filter's and the journal's own failures, and the calibrated monitors."""
@@ -263,24 +291,27 @@ class Shield:
         self,
         state: RobotState | None,
         nominal: Nominal | None,
+        raw: FilterResult | None,
         outputs: ModeOutputs,
         now: int,
-    ) -> tuple[FilterResult, Command]:
-        """Law 1: the filter's or the backup's answer, or the terminal stop.
+    ) -> tuple[FilterResult, Command, str]:
+        """Law 1: the filter's or the backup's answer, or the terminal stop; with it who made the command.
 
-        Without enforcement the raw proposal is sent, from the acknowledgement that starts the episode on, until a
-        person stops it.
+        Under ``MONITOR_ONLY`` the answer is what would have gone out instead of ``raw``. The body then is where the
+        raw command leads it, so the stop that the filter stored counts only if that command was its own: otherwise the
+        next tick begins with the stop from wherever the body is, verified or not, and nothing is guaranteed.
         """
-        raw: FilterResult | None = None
-        running = self._started and not self._halted
-        if self.enforcement is not Enforcement.FULL and running and state is not None:
-            raw = self.platform.bypass(state, nominal)
-        if raw is None or self.enforcement is not Enforcement.OFF:
-            result = self._enforced(state, nominal, outputs)
-        else:
+        if raw is not None and self.enforcement is Enforcement.OFF:
             result = raw
+        else:
+            result = self._enforced(state, nominal, outputs)
+        if self.enforcement is Enforcement.MONITOR_ONLY:
+            same = result.status is FilterStatus.ADMISSIBLE and self._raw is self._current
+            self._fresh = self._fresh or (raw is not None and not same)
+            result = replace(result, provisional=True)
+        sent = result if raw is None else raw
         self._sequence += 1
-        return result, self.platform.command(raw or result, now, now + self._expiry, self._sequence)
+        return result, self.platform.command(sent, now, now + self._expiry, self._sequence), sent.source
 
     def _enforced(self, state: RobotState | None, nominal: Nominal | None, outputs: ModeOutputs) -> FilterResult:
         match outputs.authority:
@@ -422,7 +453,7 @@ class Shield:
             return decision
         result = self.platform.backup(state)
         command = self.platform.command(result, now, now + self._expiry, self._sequence)
-        return replace(decision, command=command, filter=result, authority=Authority.BACKUP)
+        return replace(decision, command=command, filter=result, source=result.source, authority=Authority.BACKUP)
 
     def _recorded(self, now: int, observation: Observation, arrived: Proposal | None, decision: Decision) -> bool:
         """Law 10: before the command leaves this function."""
@@ -444,10 +475,16 @@ class Shield:
         self._modes = ModeState(mode, self.table.empty, estops=self._modes.estops)
         self.platform.reset()
         self._tick = self._recording = 0
-        self._current = self._previous = None
+        self._current = self._raw = self._previous = None
         self._authority = Authority.BACKUP
         self._fresh, self._started, self._halted = True, False, False
         self._waits, self._ack, self._start_ack = True, False, None
+
+
+def _enforcement(given: Enforcement, *, monitor_only: bool) -> Enforcement:
+    if monitor_only and given is Enforcement.OFF:
+        raise ConfigError("monitor_only=True contradicts enforcement=OFF: leave one of them out")
+    return Enforcement.MONITOR_ONLY if monitor_only else given
 
 
 def _is_port(policy: Policy | PolicyPort) -> TypeGuard[PolicyPort]:

@@ -11,7 +11,7 @@ from enum import Enum
 import numpy as np
 from pydantic import JsonValue
 
-from safeguard.core.enums import Authority, Enforcement, FilterStatus, Mode
+from safeguard.core.enums import Enforcement, FilterStatus, Mode
 from safeguard.core.types import NS_PER_S, Command, Decision, TerminalStop, Vector
 from safeguard.scenarios.faults import Activity
 from safeguard.scenarios.referee import MOTION, Judgement, Violation, ViolationKind
@@ -20,6 +20,7 @@ from safeguard.scenarios.scenario import Standstill
 _HELD = frozenset({Mode.HOLD, Mode.STOP, Mode.ESTOP, Mode.LOCKOUT})
 _BRAKED = frozenset({FilterStatus.BACKUP, FilterStatus.REFUSED})
 _INTERVENED = _BRAKED | {FilterStatus.CORRECTED}
+_FROM_PROPOSAL = frozenset({"proposal", "qp"})
 
 
 UNITS: Mapping[ViolationKind, str] = {
@@ -285,9 +286,7 @@ class TickLog:
 
 def follows_proposal(decision: Decision) -> bool:
     """The command of this decision was derived from a proposal."""
-    if decision.filter.status is FilterStatus.BYPASSED:
-        return True
-    return decision.authority is Authority.POLICY and decision.filter.status not in _BRAKED
+    return decision.source in _FROM_PROPOSAL
 
 
 def _bytes(command: Command) -> bytes:

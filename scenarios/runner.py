@@ -130,7 +130,8 @@ def run_episode(
         scenario: what happens.
         seed: replaces the scenario's.
         episode: number in the campaign; with the seed it names every random stream.
-        enforcement: ``OFF`` sends the raw proposals to the drives.
+        enforcement: ``OFF`` sends the raw proposals to the drives; ``MONITOR_ONLY`` too, and records what it
+            would have done.
         audit: run folder or open journal for the records.
         config: of the shield.
         calibrations: of its monitors.

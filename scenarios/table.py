@@ -11,6 +11,8 @@ from safeguard.core.enums import Enforcement
 from safeguard.scenarios.episode import UNITS, EpisodeResult
 from safeguard.scenarios.referee import MOTION
 
+_SHIELD = {Enforcement.FULL: "on", Enforcement.MONITOR_ONLY: "watch", Enforcement.OFF: "off"}
+
 
 def results_table(results: Sequence[EpisodeResult]) -> Table:
     """Fault × shield: what was violated and by how much, how soon it was noticed, what it cost; 80 columns wide."""
@@ -31,15 +33,15 @@ def results_table(results: Sequence[EpisodeResult]) -> Table:
 
 
 def _row(result: EpisodeResult, named: bool) -> list[str]:
-    on = result.enforcement is Enforcement.FULL
+    decided = result.enforcement is not Enforcement.OFF
     return [
         result.scenario.replace("_", " ") if named else "",
-        "on" if on else "off",
+        _SHIELD[result.enforcement],
         _violations(result),
         _seconds(result.detect_s),
         _seconds(result.safe_s),
         "yes" if result.success else "no",
-        *((_share(x) for x in (result.modified, result.braked, result.stuck)) if on else ("–", "–", "–")),
+        *((_share(x) for x in (result.modified, result.braked, result.stuck)) if decided else ("–", "–", "–")),
     ]
 
 

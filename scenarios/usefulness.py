@@ -14,13 +14,15 @@ from typing import Protocol
 
 import numpy as np
 
-from safeguard.core.enums import FilterStatus
+from safeguard.controllers.dynamics import Dynamics
+from safeguard.core.enums import FilterStatus, SolverStatus
 from safeguard.core.errors import ConfigError
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import (
     NS_PER_S,
     Command,
     FilterResult,
+    Margins,
     RobotState,
     TerminalStop,
     TorqueCommand,
@@ -32,7 +34,8 @@ from safeguard.scenarios.referee import Clearance, Judgement, Referee
 from safeguard.scenarios.world import World
 
 _CLEAR = 0.02  # m, that safe targets and the ways to them keep between links
-_STOPS_AT = 0.012  # m, where a filter is expected to stop an arm that is sent into itself
+_OF_HOME = 0.7  # share of the distance at home that they keep where that is less: some links are always near
+_STOPS_AT = 0.6  # share of that, where a filter is expected to stop an arm that is sent into itself
 _INSIDE = 0.15  # rad, that safe targets keep from joint limits
 _FAR = 1.2  # rad, furthest way of a joint to a safe target
 _AWAY = 1.8  # rad, furthest way of a joint to an unsafe target
@@ -73,6 +76,7 @@ class Usefulness:
             from the target for more than 0.2 s.
         modified, braked: shares of all ticks in which the filter corrected, and in which the backup ran.
         judgement: the referee's.
+        seconds: for every safe target, the time after which the arm was within 0.05 rad for good, or None.
     """
 
     safe: int
@@ -81,6 +85,7 @@ class Usefulness:
     modified: float
     braked: float
     judgement: Judgement
+    seconds: tuple[float | None, ...] = ()
 
     @property
     def reached_share(self) -> float:
@@ -90,6 +95,59 @@ class Usefulness:
     def passes(self, least_reached: float = 0.9, most_stuck: float = 0.05) -> bool:
         """Useful and safe: enough targets, little standing, no violation."""
         return self.reached_share >= least_reached and self.stuck <= most_stuck and self.judgement.clean
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The same targets and tracking law with a filter and without one.
+
+    Attributes:
+        filtered, unfiltered: what was left of the arm each time.
+    """
+
+    filtered: Usefulness
+    unfiltered: Usefulness
+
+    @property
+    def possible(self) -> int:
+        """Safe targets that the arm without a filter reaches."""
+        return sum(seconds is not None for seconds in self.unfiltered.seconds)
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Time with the filter over time without, of every target that both reach."""
+        both = zip(self.filtered.seconds, self.unfiltered.seconds, strict=True)
+        return tuple(mine / free for mine, free in both if mine is not None and free is not None)
+
+    def in_time(self, factor: float = 1.3) -> float:
+        """Share of the possible targets that the filtered arm reaches in at most ``factor`` times the time."""
+        return sum(ratio <= factor for ratio in self.ratios) / max(self.possible, 1)
+
+
+class Unfiltered:
+    """No filter at all: every acceleration becomes the torque that makes it, marked as bypassed."""
+
+    def __init__(self, robot: RobotModel) -> None:
+        self._dynamics = Dynamics(robot)
+
+    def __call__(self, state: RobotState, *, acceleration: Vector) -> FilterResult:
+        """The torque of ``acceleration``, shape (n,), rad/s²."""
+        self._dynamics.update(state.q, state.v)
+        nan = float("nan")
+        return FilterResult(
+            torque=frozen_array(self._dynamics.torque(acceleration)),
+            acceleration=frozen_array(acceleration),
+            status=FilterStatus.BYPASSED,
+            solver=SolverStatus.SKIPPED,
+            source="proposal",
+            slack=(),
+            active=(),
+            margins=Margins(nan, nan, nan, nan, ""),
+            effort=0.0,
+        )
+
+    def reset(self, state: RobotState | None = None) -> None:
+        """Nothing to forget."""
 
 
 class Filter(Protocol):
@@ -149,6 +207,17 @@ def measure_usefulness(
         modified=drive.statuses[FilterStatus.CORRECTED] / ticks,
         braked=(drive.statuses[FilterStatus.BACKUP] + drive.statuses[FilterStatus.REFUSED]) / ticks,
         judgement=drive.referee.judgement(),
+        seconds=tuple(drive.seconds),
+    )
+
+
+def compare_usefulness(
+    robot: RobotModel, safety_filter: Filter, targets: Sequence[Target], period: float = 0.002
+) -> Comparison:
+    """Pursue ``targets`` through ``safety_filter``, then again through nothing."""
+    return Comparison(
+        measure_usefulness(robot, safety_filter, targets, period),
+        measure_usefulness(robot, Unfiltered(robot), targets, period),
     )
 
 
@@ -159,22 +228,26 @@ class _Drive:
         self._world, self.referee, self._filter, self._period = world, referee, safety_filter, period
         self.statuses = dict.fromkeys(FilterStatus, 0)
         self.reached = self.stuck = self.safe_ticks = 0
+        self.seconds: list[float | None] = []
 
     def pursue(self, target: Target) -> None:
         state = self._world.observe().state
-        start, standing = state.q, 0
+        start, standing, since = state.q, 0, None
         duration = _MOVING_SHARE * target.seconds
         for k in range(round(target.seconds / self._period)):
             reference = _reference(start, target.q, k * self._period, duration)
             result = self._tick(state, _tracking(state, *reference))
             state = self._world.observe().state
             away = bool(np.abs(state.q - target.q).max() > _REACHED)
+            since = None if away else k * self._period if since is None else since
             begun = k * self._period > _STANDS_FOR  # the time law starts from rest
             standing = standing + 1 if begun and away and np.abs(state.v).max() < _STANDS else 0
             if target.safe:
                 self.safe_ticks += 1
                 self.stuck += result.stuck or standing * self._period > _STANDS_FOR
-        self.reached += target.safe and bool(np.abs(state.q - target.q).max() <= _REACHED)
+        if target.safe:
+            self.reached += since is not None
+            self.seconds.append(None if since is None else since + self._period)
 
     def _tick(self, state: RobotState, acceleration: Vector) -> FilterResult:
         result = self._filter(state, acceleration=acceleration)
@@ -212,6 +285,7 @@ class _Space:
 
     def __init__(self, robot: RobotModel) -> None:
         self._clearance = Clearance(robot)
+        self._clear = min(_CLEAR, _OF_HOME * self.clearance(robot.home))
         self.low, self.high = robot.limits.q_min, robot.limits.q_max
 
     def inside(self, q: Vector, margin: float = 0.0) -> bool:
@@ -226,7 +300,7 @@ class _Space:
         """The straight way leaves ``start`` without coming closer, then keeps its distance."""
         first = self.clearance(start) - _SHRINK
         for share, q in _points(start, goal):
-            needed = min(first, _CLEAR) if share < _LEAVING else _CLEAR
+            needed = min(first, self._clear) if share < _LEAVING else self._clear
             if self.clearance(q) < needed:
                 return False
         return True
@@ -235,7 +309,7 @@ class _Space:
         """Where an arm on the straight way to an unsafe ``goal`` is expected to be stopped."""
         last = start
         for _, q in _points(start, goal):
-            if not self.inside(q) or self.clearance(q) < _STOPS_AT:
+            if not self.inside(q) or self.clearance(q) < _STOPS_AT * self._clear:
                 break
             last = q
         return last

@@ -179,6 +179,8 @@ class FilterBody(Body):
     stuck: bool
     provisional: bool
     refusal: str
+    position: Array | None = Field(description="reference that position drives are told; null for torque drives")
+    velocity: Array | None
 
 
 class VerdictBody(Body):
@@ -213,6 +215,7 @@ class OutcomeBody(Body):
     mode: Mode
     authority: Authority
     filter: FilterBody
+    source: str = Field(description="who made the command; under monitor_only not who made the filter result")
     command: CommandBody
     enforcement: Enforcement
 

@@ -146,6 +146,8 @@ def _decode_filter(body: FilterBody) -> FilterResult:
         stuck=body.stuck,
         provisional=body.provisional,
         refusal=body.refusal,
+        position=_optional(body.position),
+        velocity=_optional(body.velocity),
     )
 
 
@@ -174,6 +176,7 @@ def decode_decision(record: DecisionRecord) -> Decision:
         authority=body.authority,
         verdicts=tuple(_decode_verdict(verdict) for verdict in body.verdicts),
         filter=_decode_filter(body.filter),
+        source=body.source,
         timings=decode_timings(record.timings),
         tick=record.tick,
         episode=record.episode,

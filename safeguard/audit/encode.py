@@ -176,6 +176,8 @@ def _encode_filter(result: FilterResult) -> JsonObject:
         "stuck": result.stuck,
         "provisional": result.provisional,
         "refusal": result.refusal,
+        "position": _optional(result.position),
+        "velocity": _optional(result.velocity),
     }
 
 
@@ -191,6 +193,7 @@ def encode_decision(decision: Decision) -> JsonObject:
         "mode": decision.mode.value,
         "authority": decision.authority.value,
         "filter": _encode_filter(decision.filter),
+        "source": decision.source,
         "command": encode_command(decision.command),
         "enforcement": decision.enforcement.value,
     }

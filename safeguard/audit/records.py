@@ -120,6 +120,8 @@ class EpisodeOpen(Body):
 class DecisionRecord(Body):
     """One tick: what came in at ``now``, what was decided, how long each stage took."""
 
+    version: ClassVar[int] = 2  # 2: source; references of position drives
+
     not_replayed: ClassVar[tuple[str, ...]] = ("episode", "timings")
     """Fields that a replay does not compare: a label of the run, and what it measures anew."""
 

@@ -102,7 +102,9 @@ def _verdicts(run: RunSummary, replay: ReplayVerdict | None) -> Iterable[str]:
     else:
         yield _card("Replay", "diverged", "bad", f"after {replay.decisions:,} identical decisions.")
     yield _violation_card("Shield on", [one for one in run.episodes if one.shielded])
-    yield _violation_card("Shield off", [one for one in run.episodes if not one.shielded])
+    yield _violation_card("Shield off", [one for one in run.episodes if not one.shielded and not one.watched])
+    if watched := [one for one in run.episodes if one.watched]:
+        yield _watched_card(watched)
 
 
 def _card(name: str, verdict: str, style: str, text: str) -> str:
@@ -120,6 +122,13 @@ def _violation_card(name: str, episodes: Sequence[EpisodeSummary]) -> str:
     verdict = f"{bad} of {len(judged)} violated" if bad else "no violations"
     kinds = f"{sum(bool(one.opened.faults) for one in judged)} of {len(judged)} episodes had an injected fault."
     return _card(name, verdict, "bad" if bad else "good", kinds)
+
+
+def _watched_card(episodes: Sequence[EpisodeSummary]) -> str:
+    """What a shield that enforced nothing would have done: no claim about what happened."""
+    asked = sum(bool(one.interventions) for one in episodes)
+    text = "Proposals went out as they were; what is shown is what would have been done. Nothing was guaranteed."
+    return _card("Monitor only", f"would have acted in {asked} of {len(episodes)}", "idle", text)
 
 
 def _cells(episode: EpisodeSummary) -> list[tuple[str, JsonValue]]:

@@ -56,7 +56,8 @@ def shield_badge(episode: EpisodeSummary) -> str:
 def _gist(episode: EpisodeSummary) -> str:
     worst = max(episode.modes, key=lambda mode: -1 if mode is Mode.BOOT else mode.value, default=Mode.BOOT)
     rows = len(episode.interventions)
-    return f"{len(episode.t):,} ticks, worst mode {worst.name}, {rows} intervention{'' if rows == 1 else 's'}"
+    did = "would-be intervention" if episode.watched else "intervention"
+    return f"{len(episode.t):,} ticks, worst mode {worst.name}, {rows} {did}{'' if rows == 1 else 's'}"
 
 
 def _facts(episode: EpisodeSummary) -> str:
@@ -172,6 +173,9 @@ def _interventions(episode: EpisodeSummary) -> str:
     rows = episode.interventions
     if not rows:
         return '<p class="note">No interventions: every tick was clean.</p>'
+    title = "Interventions"
+    if episode.watched:
+        title = "What the shield would have done; none of it reached the drives"
     chosen = sorted(sorted(rows, key=_weight, reverse=True)[:ROWS], key=lambda row: row.start)
     left_out = len(rows) - len(chosen)
     note = f"the {ROWS} gravest of {len(rows)}; the journal has all" if left_out else "all"
@@ -182,7 +186,7 @@ def _interventions(episode: EpisodeSummary) -> str:
         f'<div class="scroll"><table><thead><tr>{times}{words}{head}</tr></thead>'
         f"<tbody>{''.join(_row(row) for row in chosen)}</tbody></table></div>"
     )
-    return _figure("Interventions", table, f"{note}; margins are the smallest of the rows' ticks")
+    return _figure(title, table, f"{note}; margins are the smallest of the rows' ticks")
 
 
 def _weight(row: Intervention) -> tuple[bool, int, int]:

@@ -107,6 +107,11 @@ class EpisodeSummary:
         return self.opened.enforcement is Enforcement.FULL
 
     @property
+    def watched(self) -> bool:
+        """The shield decided, but proposals went out as they were."""
+        return self.opened.enforcement is Enforcement.MONITOR_ONLY
+
+    @property
     def title(self) -> str:
         """Scenario, or task where the episode has none."""
         return self.opened.scenario or self.opened.task

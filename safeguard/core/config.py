@@ -5,7 +5,7 @@ Values that a safety engineer would want to change are here and nowhere else.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,7 +39,8 @@ class ClearanceConfig(_Section):
         default=0.02, gt=0.0, description="stops that end further than this from the buffer get no row"
     )
     slots: int = Field(default=8, ge=1, description="number of rows in the QP")
-    path_samples: int = Field(default=40, ge=2, description="points of a stop whose distances are measured, at most")
+    hysteresis_m: float = Field(default=0.002, ge=0.0, description="advantage of a pair that has a row already")
+    path_samples: int = Field(default=200, ge=2, description="points of a stop whose distances are measured, at most")
 
 
 class MarginConfig(_Section):
@@ -51,12 +52,32 @@ class MarginConfig(_Section):
 
 
 class SolverConfig(_Section):
-    """OSQP settings that decide accuracy and bounded work."""
+    """The QP solver, and the OSQP settings that decide accuracy and bounded work."""
 
-    eps_abs: float = Field(default=1e-3, gt=0.0, description="in rad/s², the unit of every row")
-    max_iter: int = Field(default=1000, ge=10)
+    name: Literal["osqp", "daqp"] = Field(default="osqp", description="osqp has daqp behind it for what it leaves")
+
+    eps_abs: float = Field(default=1e-6, gt=0.0, description="in rad/s², the unit of every row")
+    max_iter: int = Field(default=100, ge=10, description="then daqp answers")
     check_every: int = Field(default=10, ge=1)
-    rho: float = Field(default=1.0, gt=0.0)
+    rho: float = Field(default=0.5, gt=0.0)
+
+
+class TaskConfig(_Section):
+    """How twists and poses of the tool become joint accelerations."""
+
+    twist_rate_per_s: float = Field(default=50.0, gt=0.0, description="how fast a deviation from the twist decays")
+    pose_omega_radps: float = Field(default=8.0, gt=0.0, description="natural frequency of the approach to a pose")
+    pull_m: float = Field(default=0.1, gt=0.0, description="weighted distance beyond which a pose pulls no harder")
+    posture_omega_radps: float = Field(
+        default=1.0, gt=0.0, description="natural frequency of the pull to the middle of the ranges, in the null space"
+    )
+    singular: float = Field(
+        default=0.04, gt=0.0, description="singular value of the weighted Jacobian (m) below which motion is damped"
+    )
+    length_m: float = Field(default=0.3, gt=0.0, description="1 rad of the tool weighs as much as this distance")
+    unit_tolerance: float = Field(
+        default=1e-3, ge=0.0, lt=0.5, description="how far a quaternion or rotation may be from one"
+    )
 
 
 class FilterConfig(_Section):
@@ -66,9 +87,20 @@ class FilterConfig(_Section):
     clearance: ClearanceConfig = ClearanceConfig()
     margins: MarginConfig = MarginConfig()
     solver: SolverConfig = SolverConfig()
+    task: TaskConfig = TaskConfig()
     standstill_radps: float = Field(default=0.02, gt=0.0, description="speed under which a joint stands")
     stuck_s: float = Field(default=0.2, gt=0.0, description="standing this long against a moving proposal is stuck")
     slack_tolerance_m: float = Field(default=1e-5, ge=0.0, description="relaxation below this is rounding")
+
+
+class DriveConfig(_Section):
+    """What the drives take, and how well position drives follow. ``docs/concepts/command-interfaces.md``."""
+
+    interface: Literal["torque", "position"] = Field(default="torque", description="what a command holds")
+    tracking_error_rad: Positive = Field(
+        default=0.05,
+        description="how far a position drive may be from what it was told; margins.position_rad covers it",
+    )
 
 
 class IntakeConfig(_Section):
@@ -98,6 +130,7 @@ class ShieldConfig(_Section):
     """Everything about a shield that is not the robot, the policy or the mode table."""
 
     filter: FilterConfig = FilterConfig()
+    drive: DriveConfig = DriveConfig()
     intake: IntakeConfig = IntakeConfig()
     policy: PolicyConfig = PolicyConfig()
     effort_tau_s: Positive = Field(default=0.05, description="smoothing of the shield-effort score")

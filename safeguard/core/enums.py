@@ -78,16 +78,22 @@ class SolverStatus(Enum):
 
     SKIPPED = "skipped"  # not called
     SOLVED = "solved"
+    RESCUED = "rescued"  # solved, by the exact second solver: the first was not done within its iterations
     UNSOLVED = "unsolved"  # iteration budget used up, or any other verdict than solved
     REJECTED = "rejected"  # the data was refused before the solver saw it
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is an answer to look at: solved or rescued."""
+        return self is SolverStatus.SOLVED or self is SolverStatus.RESCUED
 
 
 class Enforcement(Enum):
     """Whether the shield enforces. Only ``FULL`` keeps law 1."""
 
     FULL = "full"
-    MONITOR_ONLY = "monitor_only"
-    OFF = "off"
+    MONITOR_ONLY = "monitor_only"  # everything is decided and recorded; the proposal goes out as it is
+    OFF = "off"  # the proposal goes out as it is, and nothing else is computed for it
 
 
 class Reference(Enum):
@@ -111,6 +117,15 @@ class NominalKind(Enum):
     TORQUE = "torque"
     VELOCITY = "velocity"
     POSITION = "position"
+    TWIST = "twist"  # of the tool frame's origin
+    POSE = "pose"  # of the tool frame in the base frame
+
+
+class Frame(Enum):
+    """In which axes a twist is given. Its point is the origin of the tool frame either way."""
+
+    BASE = "base"
+    TOOL = "tool"
 
 
 class RecordKind(Enum):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from safeguard.core.curves import TorqueCurves, VelocityCurves
 from safeguard.core.errors import LimitError
 from safeguard.core.types import Vector
 
@@ -32,6 +33,8 @@ class Limits:
         tau_max: torque, N·m.
         tau_rate_max: torque rate, N·m/s; recorded, not enforced by the filter.
         provenance: where each of them comes from, by attribute name.
+        velocity_curves: speed limits by position, on top of ``v_max``; None if there are none.
+        torque_curves: torque limits by speed, on top of ``tau_max``; None if there are none.
     """
 
     q_min: Vector
@@ -41,6 +44,8 @@ class Limits:
     tau_max: Vector
     tau_rate_max: Vector
     provenance: Mapping[str, str]
+    velocity_curves: VelocityCurves | None = None
+    torque_curves: TorqueCurves | None = None
 
     def validate(self, joints: Sequence[str], where: str) -> None:
         """Raise ``LimitError`` with the joint and value of the first missing or contradictory limit."""
@@ -48,7 +53,8 @@ class Limits:
             if not np.isfinite([self.q_min[i], self.q_max[i]]).all() or self.q_min[i] >= self.q_max[i]:
                 raise LimitError(
                     f"joint {joint!r} of {where}: position limits [{self.q_min[i]}, {self.q_max[i]}] must be "
-                    "finite and increasing; add <limit lower=… upper=…> to the URDF"
+                    "finite and increasing; add <limit lower=… upper=…> to the URDF, range=… to the MJCF, or "
+                    "limits.position_min_rad and position_max_rad"
                 )
             for name in ("v_max", "a_max", "tau_max", "tau_rate_max"):
                 value = float(getattr(self, name)[i])

@@ -111,6 +111,10 @@ class Platform(Protocol):
         """A state at rest from which the body may move; start-up checks use it."""
         ...
 
+    def planned(self, state: RobotState) -> RobotState:
+        """The state that motion is planned from: the measured one, or what position drives were told last."""
+        ...
+
     def filter(self, state: RobotState, nominal: Nominal, envelope: Envelope) -> FilterResult:
         """The closest allowed motion; commits it together with a verified backup (law 3)."""
         ...

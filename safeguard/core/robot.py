@@ -6,64 +6,31 @@ collision geometry and a digest of everything that affects a decision.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pinocchio as pin
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from safeguard.core import urdf as urdf_file
-from safeguard.core.errors import LimitError, RobotError, UnknownNameError
+from safeguard.core import assemble, changes, mjcf, robot_file, urdf
+from safeguard.core.description import Description
+from safeguard.core.digest import digest_of
+from safeguard.core.errors import RobotError, UnknownNameError
 from safeguard.core.geometry import CollisionModel, enclose, freeze_pairs
-from safeguard.core.limits import Limits, Sourced
-from safeguard.core.types import Vector, frozen_array
+from safeguard.core.limits import Limits
+from safeguard.core.obstacles import parsed_obstacles, with_obstacles
+from safeguard.core.robot_file import RobotFile
+from safeguard.core.types import Vector
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from safeguard.core.obstacles import Obstacle, Solid
+
 _SHARE = ("cmeel.prefix", "share")
-_DERIVED = "derived: half the torque left by gravity over the inertia"
 _TANH_SPEED = 0.01  # rad/s; Coulomb friction is smoothed below this speed
-
-
-class LimitFile(BaseModel):
-    """Limits that the URDF cannot carry."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    acceleration_radps2: Sourced | None = None
-    torque_rate_nmps: Sourced | None = None
-
-
-class DynamicsFile(BaseModel):
-    """Dynamics that the URDF leaves out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    armature_kgm2: Sourced | None = None
-    viscous_friction_nms: Sourced | None = None
-    coulomb_friction_nm: Sourced | None = None
-
-
-class RobotFile(BaseModel):
-    """One YAML file of ``safeguard/core/robots``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    urdf: str
-    srdf: str | None = None
-    tool_frame: str | None = None
-    home: str | None = None
-    lock: Mapping[str, float] = {}
-    limits: LimitFile = LimitFile()
-    dynamics: DynamicsFile = DynamicsFile()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +47,7 @@ class RobotModel:
         collision: enclosing geometry and frozen pairs.
         pin_model: the pinocchio model, with armature; treat it as read-only.
         source: how to build this model again, JSON-able.
-        urdf_text: the description with package paths resolved.
+        description: URDF with package paths resolved; for an MJCF the fingerprint of what MuJoCo compiled from it.
         digest: SHA-256 over everything above that affects a decision.
     """
 
@@ -94,13 +61,20 @@ class RobotModel:
     collision: CollisionModel
     pin_model: Any
     source: Mapping[str, Any]
-    urdf_text: str
+    description: str
     digest: str
 
     @property
     def n(self) -> int:
         """Number of controlled joints."""
         return len(self.joints)
+
+    @property
+    def urdf_text(self) -> str:
+        """The URDF that the robot comes from; raises ``RobotError`` if it comes from an MJCF."""
+        if self.source["kind"] == "mjcf":
+            raise RobotError(f"robot {self.name!r} comes from an MJCF and has no URDF")
+        return self.description
 
     @staticmethod
     def known() -> tuple[str, ...]:
@@ -118,16 +92,10 @@ class RobotModel:
         """
         if name not in cls.known():
             raise UnknownNameError("robot", name, cls.known())
-        text = (resources.files("safeguard.core") / "robots" / f"{name}.yaml").read_text()
-        file = RobotFile.model_validate(yaml.safe_load(text))
+        file = robot_file.named((resources.files("safeguard.core") / "robots" / f"{name}.yaml").read_text())
         share = _share_folder()
-        return cls._build(
-            share / file.urdf,
-            share / file.srdf if file.srdf else None,
-            [share],
-            file,
-            source={"kind": "named", "name": name},
-        )
+        given = urdf.describe(share / file.urdf, share / file.srdf if file.srdf else None, [share])
+        return cls._build(given, file, {"kind": "named", "name": name})
 
     @classmethod
     def from_urdf(
@@ -145,39 +113,78 @@ class RobotModel:
             srdf: SRDF file with named configurations; its first group state becomes ``home``.
             package_dirs: folders in which ``package://`` paths are looked up.
             lock: joints to fix, name → position (rad or m).
-            limits: mapping or YAML file with the keys ``limits``, ``dynamics``, ``tool_frame``, ``home`` of
-                the robot files of this package.
+            limits: mapping or YAML file with the keys ``limits``, ``dynamics``, ``tool_frame``, ``home``, ``mimic``
+                of the robot files of this package.
 
         Raises:
             RobotError: a file is missing or wrong.
             UnknownNameError: a joint, frame or group state does not exist; lists those that do.
             LimitError: a limit is missing or contradictory.
         """
-        extra = _yaml(Path(limits)) if isinstance(limits, str | Path) else dict(limits or {})
-        try:
-            file = RobotFile.model_validate({"urdf": str(path), "lock": dict(lock or {}), **extra})
-        except ValidationError as error:
-            raise RobotError(f"limits for {path}: {error}") from error
+        file = robot_file.given(limits, lock, Path(path))
         source: dict[str, Any] = {
             "kind": "urdf",
             "path": str(path),
             "srdf": str(srdf) if srdf else None,
             "package_dirs": [str(p) for p in package_dirs],
             "lock": dict(lock or {}),
-            "limits": file.model_dump(mode="json", exclude={"urdf", "srdf", "lock"}, exclude_none=True),
+            "limits": robot_file.recorded(file),
         }
-        return cls._build(Path(path), Path(srdf) if srdf else None, [Path(p) for p in package_dirs], file, source)
+        given = urdf.describe(Path(path), Path(srdf) if srdf else None, [Path(p) for p in package_dirs])
+        return cls._build(given, file, source)
+
+    @classmethod
+    def from_mjcf(
+        cls,
+        path: str | Path,
+        lock: Mapping[str, float] | None = None,
+        limits: Mapping[str, Any] | str | Path | None = None,
+    ) -> RobotModel:
+        """A fixed-base robot of hinge and slide joints from an MJCF file, as MuJoCo compiles it.
+
+        Needs the extra ``sim``. Position limits are the joints' ranges, torque limits those of the actuators; an MJCF
+        has no speed limits, so ``limits`` must give ``velocity_radps``. Keyframes are named configurations; the first
+        one becomes ``home``.
+
+        Args:
+            path: MJCF file.
+            lock: joints to fix, name → position (rad or m).
+            limits: as for ``from_urdf``.
+
+        Raises:
+            RobotError: the file is missing or wrong, or has what a robot model cannot carry.
+            UnknownNameError: a joint, frame or keyframe does not exist; lists those that do.
+            LimitError: a limit is missing or contradictory.
+        """
+        file = robot_file.given(limits, lock, Path(path))
+        source: dict[str, Any] = {
+            "kind": "mjcf",
+            "path": str(path),
+            "lock": dict(lock or {}),
+            "limits": robot_file.recorded(file),
+        }
+        return cls._build(mjcf.describe(Path(path)), file, source)
 
     @classmethod
     def from_source(cls, source: Mapping[str, Any]) -> RobotModel:
         """Build the model again that has this ``source`` (as a journal records it)."""
-        if source["kind"] == "named":
-            robot = cls.load(source["name"])
-        else:
-            keys = ("path", "srdf", "package_dirs", "lock", "limits")
-            robot = cls.from_urdf(**{key: source[key] for key in keys})
-        for payload in source.get("payloads", ()):
-            robot = robot.with_payload(payload["mass"], payload["com"], payload["inertia"])
+        match source["kind"]:
+            case "named":
+                robot = cls.load(source["name"])
+            case "urdf":
+                keys = ("path", "srdf", "package_dirs", "lock", "limits")
+                robot = cls.from_urdf(**{key: source[key] for key in keys})
+            case _:
+                robot = cls.from_mjcf(source["path"], source["lock"], source["limits"])
+        for change in source.get("changes", ()):
+            match change["kind"]:
+                case "payload":
+                    robot = robot.with_payload(change["mass"], change["com"], change["inertia"])
+                case "tool":
+                    given = ("mass", "com", "inertia", "shapes", "tip", "name")
+                    robot = robot.with_tool(**{key: change[key] for key in given})
+                case _:
+                    robot = robot.with_obstacles(change["obstacles"])
         return robot
 
     def with_payload(self, mass: float, com: ArrayLike, inertia: ArrayLike | None = None) -> RobotModel:
@@ -191,22 +198,53 @@ class RobotModel:
         Raises:
             RobotError: a value is not finite, negative, or the inertia is not symmetric positive semi-definite.
         """
-        try:
-            centre = np.asarray(com, dtype=float)
-            tensor = np.zeros((3, 3)) if inertia is None else np.asarray(inertia, dtype=float)
-        except ValueError as error:
-            raise RobotError(f"payload: com {com!r} and inertia {inertia!r} must be numbers: {error}") from error
-        if not (np.isfinite(mass) and mass >= 0.0 and centre.shape == (3,) and np.isfinite(centre).all()):
-            raise RobotError(f"payload: mass {mass} kg at {com!r} must be finite, mass not negative, com of shape (3,)")
-        symmetric = tensor.shape == (3, 3) and np.allclose(tensor, tensor.T)
-        if not symmetric or np.linalg.eigvalsh(tensor).min() < -1e-12:
-            raise RobotError("payload: inertia must be a symmetric positive semi-definite 3x3 matrix, kg·m²")
-        model = self.pin_model.copy()
-        frame = model.frames[model.getFrameId(self.tool_frame)]
-        model.appendBodyToJoint(frame.parentJoint, pin.Inertia(float(mass), centre, tensor), frame.placement)
-        load = {"mass": float(mass), "com": centre.tolist(), "inertia": tensor.tolist()}
-        source = {**self.source, "payloads": [*self.source.get("payloads", ()), load]}
-        return replace(self, pin_model=model, source=source, digest="")._sealed()
+        load = changes.load("payload", mass, com, inertia)
+        model = changes.loaded(self.pin_model, self.tool_frame, load)
+        return self._changed({"kind": "payload", "frame": self.tool_frame, **load}, pin_model=model)
+
+    def with_tool(
+        self,
+        mass: float,
+        com: ArrayLike,
+        inertia: ArrayLike | None = None,
+        shapes: Sequence[Solid | Mapping[str, Any]] = (),
+        tip: ArrayLike | None = None,
+        name: str = "tool",
+    ) -> RobotModel:
+        """The same robot with a rigid tool bolted to its tool frame.
+
+        Its shapes are watched against everything but the body they are bolted to, unless they always touch.
+
+        Args:
+            mass, com, inertia: as for ``with_payload``.
+            shapes: spheres, capsules and boxes (models or mappings with a ``kind``), placed in the tool frame.
+            tip: where the new tool frame ``{name}_tip`` is, seen from the old one: a translation of shape (3,), m, or
+                a homogeneous transform of shape (4, 4). None leaves the tool frame where it is.
+            name: of the tool; the pairs of its shapes have it.
+
+        Raises:
+            RobotError: a value makes no sense, the name is taken, or a shape touches a link at home.
+        """
+        tool = changes.tool(mass, com, inertia, shapes, tip, name)
+        mount = (self.pin_model, self.tool_frame)
+        model, collision = changes.tooled(mount, self.collision, self._obstacles(), self.home, tool)
+        frame = self.tool_frame if tip is None else f"{name}_tip"
+        change = {"kind": "tool", "frame": self.tool_frame, **tool}
+        return self._changed(change, pin_model=model, collision=collision, tool_frame=frame)
+
+    def with_obstacles(self, obstacles: Sequence[Obstacle | Mapping[str, Any]]) -> RobotModel:
+        """The same robot among static obstacles in its base frame, each watched against everything that can move.
+
+        Args:
+            obstacles: spheres, capsules, boxes and half-spaces (models or mappings with a ``kind``).
+
+        Raises:
+            RobotError: a value makes no sense, a name is taken, or something touches an obstacle at home.
+        """
+        parsed = parsed_obstacles(obstacles)
+        collision = with_obstacles(self.pin_model, self.collision, parsed, self.home)
+        change = {"kind": "obstacles", "obstacles": [shape.model_dump(mode="json") for shape in parsed]}
+        return self._changed(change, collision=collision)
 
     def to_mujoco(self) -> Any:
         """A ``mujoco.MjSpec`` of the same description, without joint stops and torque clamping.
@@ -223,82 +261,44 @@ class RobotModel:
         return nonlinear + self.viscous * v + self.coulomb * np.tanh(v / _TANH_SPEED)
 
     @classmethod
-    def _build(
-        cls,
-        path: Path,
-        srdf: Path | None,
-        package_dirs: list[Path],
-        file: RobotFile,
-        source: Mapping[str, Any],
-    ) -> RobotModel:
-        text = urdf_file.read(_existing(path, "URDF"), package_dirs)
-        full = urdf_file.parse(text, path)
-        _check_names(full, file.lock, "joint to lock", path)
-        locked = [full.getJointId(name) for name in file.lock]
-        reference = pin.neutral(full)
-        for name, value in file.lock.items():
-            reference[full.joints[full.getJointId(name)].idx_q] = value
-        geometry = urdf_file.collision_geometry(full, text, path)
-        pieces, members = enclose(geometry)
-        model, pieces = pin.buildReducedModel(full, pieces, locked, reference)
-        _check_joints(model, path)
+    def _build(cls, given: Description, file: RobotFile, source: Mapping[str, Any]) -> RobotModel:
+        pieces, members = enclose(given.geometry)
+        model, pieces = assemble.reduced(given, file, pieces)
         joints = tuple(str(name) for name in list(model.names)[1:])
-        limits = _limits(model, joints, file, path)
         dynamics = file.dynamics
-        model.armature = _sized(dynamics.armature_kgm2, joints, np.asarray(model.armature), "armature")
-        states = urdf_file.group_states(_existing(srdf, "SRDF"), list(full.names)[1:]) if srdf else {}
-        tool = file.tool_frame or str(list(model.frames)[-1].name)
-        if not model.existFrame(tool):
-            raise UnknownNameError("frame", tool, [f.name for f in model.frames], str(path))
-        damping = np.asarray(model.damping)
+        model.armature = assemble.sized(dynamics.armature_kgm2, joints, np.asarray(model.armature), "armature")
+        limits = assemble.limits_of(model, joints, file, given)
+        damping, friction = np.asarray(model.damping), np.asarray(model.friction)
         return cls(
             name=str(model.name),
             joints=joints,
             limits=limits,
-            viscous=_sized(dynamics.viscous_friction_nms, joints, damping, "viscous friction"),
-            coulomb=_sized(dynamics.coulomb_friction_nm, joints, np.asarray(model.friction), "Coulomb friction"),
-            home=_home(states, file.home, joints, limits, srdf or path),
-            tool_frame=tool,
-            collision=freeze_pairs(model, pieces, members),
+            viscous=assemble.sized(dynamics.viscous_friction_nms, joints, damping, "viscous friction"),
+            coulomb=assemble.sized(dynamics.coulomb_friction_nm, joints, friction, "Coulomb friction"),
+            home=assemble.home_of(given, file, joints, limits),
+            tool_frame=assemble.tool_of(model, file, given),
+            collision=freeze_pairs(model, pieces, members, given.meshes, given.world),
             pin_model=model,
             source=source,
-            urdf_text=text,
+            description=given.text,
             digest="",
         )._sealed()
 
+    def _obstacles(self) -> set[str]:
+        """Names of the obstacles in the world."""
+        done: Sequence[Mapping[str, Any]] = self.source.get("changes", ())
+        return {shape["name"] for change in done for shape in change.get("obstacles", ())}
+
+    def _changed(self, change: Mapping[str, Any], **fields: Any) -> RobotModel:
+        """The same model with some fields replaced, and the change in its source."""
+        source = {**self.source, "changes": [*self.source.get("changes", ()), change]}
+        return replace(self, source=source, **fields)._sealed()
+
     def _sealed(self) -> RobotModel:
         """The same model with its digest filled in."""
-        model, collision = self.pin_model, self.collision
-        arrays = [
-            self.limits.q_min, self.limits.q_max, self.limits.v_max, self.limits.a_max, self.limits.tau_max,
-            self.limits.tau_rate_max, self.viscous, self.coulomb, np.asarray(model.armature), collision.reach,
-            np.asarray(model.gravity.linear),
-        ]  # fmt: skip
-        tool = model.frames[model.getFrameId(self.tool_frame)]
-        arrays.append(np.asarray(tool.placement.homogeneous))
-        arrays += [np.asarray(inertia.toDynamicParameters()) for inertia in model.inertias]
-        arrays += [np.asarray(placement.homogeneous) for placement in model.jointPlacements]
-        # Types and axes of the joints, as the motion that each one makes.
-        arrays.append(np.asarray(pin.computeJointJacobians(model, model.createData(), pin.neutral(model))))
-        pieces = [_piece_text(obj) for obj in collision.geometry.geometryObjects]
-        names = json.dumps([self.joints, self.tool_frame, pieces, collision.pairs, collision.members])
-        digest = hashlib.sha256(names.encode())
-        for array in arrays:
-            digest.update(np.ascontiguousarray(array, dtype=np.float64).tobytes())
-        return replace(self, digest=digest.hexdigest())
-
-
-def _piece_text(obj: Any) -> str:
-    """Name, place and size of a collision piece, exactly."""
-    sizes = [getattr(obj.geometry, key, None) for key in ("radius", "halfLength", "halfSide")]
-    numbers = [
-        *np.asarray(obj.placement.homogeneous).ravel(),
-        *(x for s in sizes if s is not None for x in np.ravel(s)),
-    ]
-    points = getattr(obj.geometry, "points", None)
-    if callable(points):
-        numbers += list(np.asarray(points()).ravel())
-    return f"{obj.name} {obj.parentJoint} " + " ".join(float(x).hex() for x in numbers)
+        friction = (self.viscous, self.coulomb)
+        digest = digest_of(self.joints, self.tool_frame, self.limits, friction, self.pin_model, self.collision)
+        return replace(self, digest=digest)
 
 
 def _share_folder() -> Path:
@@ -312,113 +312,3 @@ def _share_folder() -> Path:
             "robots by name need the package example-robot-data: pip install example-robot-data"
         ) from error
     return Path(str(found))
-
-
-def _existing(path: Path, what: str) -> Path:
-    if not path.is_file():
-        raise RobotError(f"{what} {path} does not exist")
-    return path
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        data: object = yaml.safe_load(_existing(path, "limits file").read_text())
-    except yaml.YAMLError as error:
-        raise RobotError(f"limits file {path} is not YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise RobotError(f"limits file {path}: expected keys such as 'limits:', got {type(data).__name__}")
-    return cast("dict[str, Any]", data)
-
-
-def _check_names(model: Any, wanted: Mapping[str, float], what: str, path: Path) -> None:
-    for name in wanted:
-        if not model.existJointName(name):
-            raise UnknownNameError(what, name, list(model.names)[1:], str(path))
-
-
-def _check_joints(model: Any, path: Path) -> None:
-    if model.nv == 0:
-        raise RobotError(f"{path}: no joint is left to control; lock fewer")
-    for index in range(1, model.njoints):
-        joint = model.joints[index]
-        if joint.nq != 1 or joint.nv != 1:
-            raise RobotError(
-                f"joint {model.names[index]!r} of {path} is {joint.shortname()}: only bounded revolute and prismatic "
-                "joints are supported; give it limits in the URDF or lock it"
-            )
-
-
-def _sized(sourced: Sourced | None, joints: Sequence[str], default: Vector, what: str) -> Vector:
-    if sourced is None:
-        return frozen_array(default)
-    if len(sourced.values) != len(joints):
-        raise LimitError(f"{what}: {len(sourced.values)} values for {len(joints)} joints ({', '.join(joints)})")
-    if min(sourced.values) < 0.0:
-        raise LimitError(f"{what}: values must not be negative, got {sourced.values}")
-    return frozen_array(sourced.values)
-
-
-def _limits(model: Any, joints: tuple[str, ...], file: RobotFile, path: Path) -> Limits:
-    rate, acceleration = file.limits.torque_rate_nmps, file.limits.acceleration_radps2
-    tau_max = frozen_array(model.effortLimit)
-    given = Limits(
-        q_min=frozen_array(model.lowerPositionLimit),
-        q_max=frozen_array(model.upperPositionLimit),
-        v_max=frozen_array(model.velocityLimit),
-        a_max=_sized(acceleration, joints, np.ones(len(joints)), "acceleration limit"),
-        tau_max=tau_max,
-        tau_rate_max=_sized(rate, joints, tau_max / 0.01, "torque rate limit"),
-        provenance={
-            "q_min": f"URDF {path.name}",
-            "q_max": f"URDF {path.name}",
-            "v_max": f"URDF {path.name}",
-            "tau_max": f"URDF {path.name}",
-            "a_max": acceleration.source if acceleration else _DERIVED,
-            "tau_rate_max": rate.source if rate else "derived: full torque in 10 ms",
-        },
-    )
-    given.validate(joints, str(path))
-    if acceleration is not None:
-        return given
-    limits = replace(given, a_max=frozen_array(_derived_acceleration(model)))
-    limits.validate(joints, str(path))
-    return limits
-
-
-def _derived_acceleration(model: Any) -> Vector:
-    """Half of (τ_max − |gravity|) / M_jj in the worst of a fixed, seeded set of configurations, rad/s²."""
-    data = model.createData()
-    rng = np.random.default_rng(0)
-    worst = np.full(model.nv, np.inf)
-    low: Vector = np.asarray(model.lowerPositionLimit)
-    high: Vector = np.asarray(model.upperPositionLimit)
-    for _ in range(256):
-        q = rng.uniform(low, high)
-        inertia = np.diag(pin.crba(model, data, q))
-        gravity = np.abs(pin.computeGeneralizedGravity(model, data, q))
-        worst = np.minimum(worst, 0.5 * (np.asarray(model.effortLimit) - gravity) / inertia)
-    return worst
-
-
-def _home(
-    states: Mapping[str, Mapping[str, float]],
-    wanted: str | None,
-    joints: Sequence[str],
-    limits: Limits,
-    path: Path,
-) -> Vector:
-    if wanted is not None and wanted not in states:
-        raise UnknownNameError("group state", wanted, states, str(path))
-    middle = (limits.q_min + limits.q_max) / 2.0
-    if not states:
-        return frozen_array(middle)
-    name = wanted if wanted is not None else next(iter(states))
-    home = np.array([states[name].get(joint, middle[i]) for i, joint in enumerate(joints)])
-    outside = (home < limits.q_min) | (home > limits.q_max)
-    if outside.any():
-        j = int(np.argmax(outside))
-        raise RobotError(
-            f"group state {name!r} of {path} has {joints[j]!r} at {home[j]} rad, outside its limits "
-            f"[{limits.q_min[j]}, {limits.q_max[j]}]"
-        )
-    return frozen_array(home)

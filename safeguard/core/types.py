@@ -19,6 +19,7 @@ from safeguard.core.enums import (
     Cause,
     Enforcement,
     FilterStatus,
+    Frame,
     Level,
     Mode,
     NominalKind,
@@ -174,14 +175,18 @@ class Nominal:
 
     Attributes:
         kind: how ``value`` is to be read.
-        value: shape (n,), rad/s², N·m, rad/s or rad.
+        value: shape (n,), rad/s², N·m, rad/s or rad. For ``TWIST`` shape (6,): linear then angular velocity of the
+            tool frame's origin, m/s and rad/s. For ``POSE`` the tool frame in the base frame: shape (7,), position
+            (m) and unit quaternion x y z w, or a homogeneous transform of shape (4, 4).
         kp, kd: gains for ``POSITION``, shape (n,), N·m/rad and N·m·s/rad.
+        frame: axes of a ``TWIST``.
     """
 
     kind: NominalKind
     value: Vector
     kp: Vector | None = None
     kd: Vector | None = None
+    frame: Frame = Frame.BASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +330,8 @@ class FilterResult:
         stuck: a moving proposal is being answered with standstill.
         provisional: no certificate backs the braking figures; they are verified tick by tick only.
         refusal: why the checker refused, or "".
+        position, velocity: the reference at the end of the period, shape (n,), rad and rad/s: what position drives
+            are told. None where torques are.
     """
 
     torque: Vector
@@ -340,6 +347,8 @@ class FilterResult:
     stuck: bool = False
     provisional: bool = True
     refusal: str = ""
+    position: Vector | None = None
+    velocity: Vector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +406,8 @@ class Decision:
         reasons: ids of the mode-table rows that fired.
         authority: who moved the body.
         verdicts: what every monitor said.
-        filter: what the safety filter did.
+        filter: what the safety filter did; under ``MONITOR_ONLY`` what it would have done.
+        source: who made the command: ``filter.source`` where the shield enforces, ``"proposal"`` where it does not.
         timings: measured durations.
         tick, episode: counters from 0.
         enforcement: whether the shield enforced.
@@ -410,6 +420,7 @@ class Decision:
     authority: Authority
     verdicts: tuple[Verdict, ...]
     filter: FilterResult
+    source: str
     timings: Timings
     tick: int
     episode: int

@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import math
-import re
-import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pinocchio as pin
 
+from safeguard.core.description import Description
 from safeguard.core.errors import LimitError, RobotError, UnknownNameError
+from safeguard.core.meshes import enclose_file
+from safeguard.core.robot_file import existing
+from safeguard.core.types import Vector
 
-_PACKAGE = re.compile(r'filename="package://([^"]+)"')
+
+def describe(path: Path, srdf: Path | None, package_dirs: Sequence[Path]) -> Description:
+    """The robot of a URDF file; ``srdf`` is read for named configurations only.
+
+    Raises:
+        RobotError: a file is missing or wrong; names the file and what is wrong with it.
+    """
+    text = read(existing(path, "URDF"), package_dirs)
+    model = parse(text, path)
+    geometry, meshes = collision_geometry(model, text, path)
+    root = ET.fromstring(text)
+    leaders = [(joint.get("name", ""), joint.find("mimic")) for joint in root.findall("joint")]
+    return Description(
+        format="URDF",
+        path=path,
+        text=text,
+        model=model,
+        geometry=geometry,
+        meshes=meshes,
+        world=frozenset(),
+        states=group_states(existing(srdf, "SRDF"), list(model.names)[1:]) if srdf else {},
+        followers={name: mimic.get("joint", "") for name, mimic in leaders if mimic is not None},
+        states_from=srdf or path,
+    )
 
 
 def read(path: Path, package_dirs: Sequence[Path]) -> str:
@@ -46,14 +72,45 @@ def parse(text: str, path: Path) -> Any:
         raise RobotError(f"URDF {path}: {error}") from error
 
 
-def collision_geometry(model: Any, text: str, path: Path) -> Any:
-    """The pinocchio collision geometry of a URDF text."""
+def collision_geometry(model: Any, text: str, path: Path) -> tuple[Any, dict[str, str]]:
+    """(pinocchio collision geometry of convex shapes, key of the mesh by geometry name) of a URDF text.
+
+    pinocchio places the geometries; it sees a small box instead of every mesh, so that no mesh is read that is in
+    the cache.
+    """
+    root = ET.fromstring(text)
+    found: dict[str, tuple[Path, Vector]] = {}
+    for link in root.findall("link"):
+        for k, collision in enumerate(link.findall("collision")):
+            shape = collision.find("geometry")
+            mesh = None if shape is None else shape.find("mesh")
+            if shape is None or mesh is None:
+                continue
+            name = f"{link.get('name')}_{k}"
+            found[name] = (Path(mesh.get("filename", "")), _scale(mesh, name, path))
+            shape.remove(mesh)
+            ET.SubElement(shape, "box", size="1 1 1")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return pin.buildGeomFromUrdfString(model, text, pin.GeometryType.COLLISION)
+        geometry = pin.buildGeomFromUrdfString(model, ET.tostring(root, encoding="unicode"), pin.GeometryType.COLLISION)
     except (ValueError, RuntimeError) as error:
         raise RobotError(f"collision geometry of {path}: {error}") from error
+    keys: dict[str, str] = {}
+    for name, (file, scale) in found.items():
+        enclosure = enclose_file(file, scale, name)
+        geometry.geometryObjects[geometry.getGeometryId(name)].geometry = enclosure.shape
+        keys[name] = enclosure.key
+    return geometry, keys
+
+
+def _scale(mesh: ET.Element, name: str, path: Path) -> Vector:
+    text = mesh.get("scale", "1 1 1")
+    try:
+        scale = np.array([float(part) for part in text.split()])
+    except ValueError:
+        scale = np.zeros(0)
+    if scale.shape != (3,) or not np.isfinite(scale).all() or (scale == 0.0).any():
+        raise RobotError(f"URDF {path}: mesh of {name!r} has scale={text!r}, expected three numbers, none of them 0")
+    return scale
 
 
 def group_states(path: Path, joints: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -13,6 +13,7 @@ import pytest
 
 import safeguard.shield as shield_module
 from safeguard.audit.encode import decision_body
+from safeguard.audit.identity import run_open_body
 from safeguard.controllers import ArmPlatform
 from safeguard.controllers.checker import Checker
 from safeguard.core.enums import Enforcement, FilterStatus, Mode, RecordKind
@@ -33,6 +34,7 @@ def check_law_1(lab: Lab, ticks: int = 150) -> None:
             made, command = produced[-1], decision.command
             assert made.by in ("filter", "backup", "stopped"), f"{made.by} is not the gate"
             assert decision.filter is made.result
+            assert decision.source == made.result.source
             assert decision.enforcement is Enforcement.FULL
             assert command.t == lab.now - round(lab.period * 1e9), "a command of another tick"
             if made.result.status is FilterStatus.REFUSED:
@@ -109,9 +111,9 @@ def raw_proposal(lab: Lab, patch: Patch) -> None:
     real = Shield._move
 
     def move(self: Shield, state: Any, nominal: Any, *rest: Any) -> Any:
-        result, made = real(self, state, nominal, *rest)
+        result, made, source = real(self, state, nominal, *rest)
         bypass = ArmPlatform.bypass(lab.platform, state, nominal)
-        return result, TorqueCommand(bypass.torque, made.t, made.t + 1, made.seq)
+        return result, TorqueCommand(bypass.torque, made.t, made.t + 1, made.seq), source
 
     patch.setattr(Shield, "_move", move)
 
@@ -159,6 +161,11 @@ def gate_off(lab: Lab, patch: Patch) -> None:
     patch.setattr(lab.shield, "enforcement", Enforcement.OFF)
 
 
+def watching_only(lab: Lab, patch: Patch) -> None:
+    """The shield only watches from the middle of a run on."""
+    patch.setattr(lab.shield, "enforcement", Enforcement.MONITOR_ONLY)
+
+
 def torque_after_refusal(lab: Lab, patch: Patch) -> None:
     """A refused backup is sent all the same."""
 
@@ -184,7 +191,17 @@ def unchecked(lab: Lab, patch: Patch) -> None:
 
 @pytest.mark.parametrize(
     "plant",
-    [scaled, raw_proposal, earlier, edited_later, two_answers, gate_off, torque_after_refusal, unchecked],
+    [
+        scaled,
+        raw_proposal,
+        earlier,
+        edited_later,
+        two_answers,
+        gate_off,
+        watching_only,
+        torque_after_refusal,
+        unchecked,
+    ],
     ids=lambda plant: plant.__name__,
 )
 def test_law_1_planted(plant: Callable[[Lab, Patch], None], monkeypatch: Patch) -> None:
@@ -216,12 +233,26 @@ def unmarked_episode(patch: Patch) -> None:
     patch.setattr(Shield, "record", record)
 
 
-@pytest.mark.parametrize("plant", [unmarked_decision, unmarked_episode], ids=lambda plant: plant.__name__)
-def test_law_1_planted_marks(plant: Callable[[Patch], None], tmp_path: Path, monkeypatch: Patch) -> None:
+def unmarked_run(patch: Patch) -> None:
+    """The run claims full enforcement."""
+    real = run_open_body
+
+    def body(**named: Any) -> Any:
+        named["enforcement"] = Enforcement.FULL
+        return real(**named)
+
+    patch.setattr(shield_module, "run_open_body", body)
+
+
+@pytest.mark.parametrize("enforcement", [Enforcement.OFF, Enforcement.MONITOR_ONLY])
+@pytest.mark.parametrize("plant", [unmarked_decision, unmarked_episode, unmarked_run], ids=lambda plant: plant.__name__)
+def test_law_1_planted_marks(
+    plant: Callable[[Patch], None], enforcement: Enforcement, tmp_path: Path, monkeypatch: Patch
+) -> None:
     """A record that hides what was enforced is seen."""
     plant(monkeypatch)
-    lab = Lab(audit=tmp_path / "run", enforcement=Enforcement.OFF, config=CONFIG)
+    lab = Lab(audit=tmp_path / "run", enforcement=enforcement, config=CONFIG)
     lab.run(12)
     lab.shield.close()
     with pytest.raises(AssertionError):
-        check_law_1_marks(tmp_path / "run", Enforcement.OFF)
+        check_law_1_marks(tmp_path / "run", enforcement)

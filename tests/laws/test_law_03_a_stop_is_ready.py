@@ -290,7 +290,7 @@ def test_law_3_torque_planted(monkeypatch: Patch) -> None:
     """Without the torque check of stops some committed ones cannot be followed."""
 
     def clearance_only(self: SafetyFilter, problem: Any, motion: Any) -> str:
-        return self._clearance.stop_refusal(problem.distances, problem.q, motion.plan)
+        return self._clearance.stop_refusal(problem.distances, self._clearance.end, motion.plan)
 
     monkeypatch.setattr(SafetyFilter, "_stop_refusal", clearance_only)
     with pytest.raises(AssertionError, match="too much"):

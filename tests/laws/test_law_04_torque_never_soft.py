@@ -161,7 +161,7 @@ def narrow_bounds(patch: Patch) -> None:
         self: JointBounds, q: Vector, v: Vector, brake: Vector, velocity: float, acceleration: float
     ) -> tuple[Vector, Vector]:
         lower, upper = real(self, q, v, brake, velocity, acceleration)
-        most = min(velocity, acceleration) * self._a_max[: len(q)] * 0.2
+        most = min(velocity, acceleration) * panda().limits.a_max * 0.2
         return np.maximum(lower, -most), np.minimum(upper, most)
 
     patch.setattr(JointBounds, "__call__", bounds)

@@ -136,7 +136,18 @@ def decision(
     reasons = tuple(f"row.{cause.value}" for cause in causes)
     timings = Timings(8_000, 2_000, 5_000, 20_000, 3_000, 140_000, 30_000, 210_000 + tick % 7)
     return Decision(
-        command, mode, causes, reasons, Authority.POLICY, verdicts, result, timings, tick, episode, enforcement
+        command,
+        mode,
+        causes,
+        reasons,
+        Authority.POLICY,
+        verdicts,
+        result,
+        result.source,
+        timings,
+        tick,
+        episode,
+        enforcement,
     )
 
 

@@ -39,6 +39,7 @@ def decision(effort: float = 0.0, total: int = 0) -> Decision:
         authority=Authority.POLICY,
         verdicts=(),
         filter=result,
+        source=result.source,
         timings=Timings(total=total),
         tick=0,
         episode=0,

@@ -144,6 +144,7 @@ def test_commands_survive(command: Command) -> None:
         base.authority,
         base.verdicts,
         base.filter,
+        base.source,
         base.timings,
         base.tick,
         base.episode,

@@ -263,7 +263,7 @@ def rechained(run: Path, records: list[bytes]) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[list[bytes]], None], int, str]] = {
-    "newer schema": (lambda r: r.__setitem__(2, r[2].replace(b'{"v":1,', b'{"v":2,')), 2, "schema version 2"),
+    "newer schema": (lambda r: r.__setitem__(2, r[2].replace(b'{"v":1,', b'{"v":9,')), 2, "schema version 9"),
     "unknown kind": (lambda r: r.__setitem__(2, r[2].replace(b'"human"', b'"robot"')), 2, "unknown kind"),
     "wrong seq": (
         lambda r: r.__setitem__(2, r[2].replace(b'"seq":2', b'"seq":9')),

@@ -178,6 +178,29 @@ def test_a_run_without_limits_or_outcomes_has_a_page(tmp_path: Path) -> None:
     assert "monitor only" in text
 
 
+def test_a_run_that_only_watched_says_so(tmp_path: Path) -> None:
+    """A card, a badge and the heading of the table say that nothing of it reached the drives."""
+    with open_run(tmp_path, run_open()) as journal:
+        for episode, enforcement in enumerate((Enforcement.MONITOR_ONLY, Enforcement.OFF)):
+            journal.append(RecordKind.EPISODE_OPEN, episode_open(episode, enforcement, "s"))
+            for tick, status in enumerate((FilterStatus.ADMISSIBLE, FilterStatus.CORRECTED)):
+                append_tick(journal, tick, observation(tick), decision(tick, episode=episode, status=status))
+            journal.append(RecordKind.EPISODE_CLOSE, {"episode": episode, "outcome": {"contact pairs": 0}})
+    text = write_report(tmp_path, plots=False).read_text()
+    assert '<h2>Monitor only</h2><p class="verdict">would have acted in 1 of 2</p>' not in text
+    assert '<h2>Monitor only</h2><p class="verdict">would have acted in 1 of 1</p>' in text
+    assert '<h2>Shield off</h2><p class="verdict">no violations</p><p>0 of 1 episodes' in text
+    watched, bare = text.split("<details id=")[1:3]
+    assert "1 would-be intervention" in watched
+    assert "none of it reached the drives" in watched
+    assert "reached the drives" not in bare
+
+
+def test_a_run_in_which_the_shield_enforced_has_no_such_card(demo: Path) -> None:
+    """Only a run that watched speaks of what would have been done."""
+    assert "Monitor only" not in (demo / "report.html").read_text()
+
+
 def test_interventions_are_grouped(tmp_path: Path) -> None:
     """Consecutive ticks with the same status, mode and causes are one row with the worst margins."""
     with open_run(tmp_path, run_open()) as journal:

@@ -17,6 +17,7 @@ from safeguard import cli
 from safeguard.audit import verify_run
 from safeguard.core.enums import Enforcement
 from safeguard.monitors import Calibration
+from safeguard.replay import replay_run
 from safeguard.scenarios import runner
 from safeguard.scenarios.scenario import library, load_scenario
 from tests.laws.lab import Lab, beyond, journal_file, panda, rechain, records
@@ -179,7 +180,7 @@ def test_unknown_robot(safeguard: Call) -> None:
     done = safeguard("robot", "show", "pandaa")
     assert done.code == cli.USAGE
     assert "'pandaa'" in done.said
-    assert "known: panda" in done.said
+    assert "known: g1, panda" in done.said
     assert "Traceback" not in done.said
 
 
@@ -229,6 +230,21 @@ def test_run_without_the_shield(safeguard: Call, tmp_path: Path) -> None:
     assert {body["decision"]["enforcement"] for body in bodies} == {"off"}
 
 
+def test_run_that_only_watches(safeguard: Call, tmp_path: Path) -> None:
+    """``--monitor-only`` sends what ``--no-shield`` sends, is marked, and says what it would have done."""
+    line = [*short("joint_limits"), "--seed", "3", "--json", "--out"]
+    watching, bare = safeguard("run", *line, "watch", "--monitor-only"), safeguard("run", *line, "raw", "--no-shield")
+    assert watching.code == cli.OK
+    assert watching.data["enforcement"] == "monitor_only"
+    assert watching.data["commands"] == bare.data["commands"]
+    bodies = [r["body"]["decision"] for r in records(tmp_path / "watch") if r["kind"] == "decision"]
+    assert {body["enforcement"] for body in bodies} == {"monitor_only"}
+    assert "corrected" in {body["filter"]["status"] for body in bodies}
+    assert "bypassed" not in {body["filter"]["status"] for body in bodies}
+    assert replay_run(tmp_path / "watch").identical
+    assert "watch" in safeguard("run", *short("clean", 0.02), "--monitor-only").said
+
+
 def test_run_from_a_file(safeguard: Call, tmp_path: Path) -> None:
     """A scenario may be a file of one's own."""
     own = tmp_path / "own.yaml"
@@ -257,13 +273,14 @@ def test_a_violation_is_3(enforcement: Enforcement, safeguard: Call, monkeypatch
 
 WRONG = {
     "no such scenario": (["run", "claen"], ["'claen'", "known: clean,"]),
+    "two ways to enforce nothing": (["run", "clean", "--no-shield", "--monitor-only"], ["--monitor-only", "leave one"]),
     "no equals sign": (["run", "clean", "--set", "seed"], ["KEY=VALUE", "'seed'"]),
     "no such key": (["run", "clean", "--set", "duration=1"], ["clean.yaml", "duration", "duration_s"]),
     "no such fault": (["run", "nan_burst", "--set", "faults.4.start_s=1"], ["faults.4.start_s", "list of 1"]),
     "not a number": (["run", "clean", "--set", "seed=many"], ["clean.yaml", "seed", "'many'"]),
     "below zero": (["run", "clean", "--set", "duration_s=-1"], ["duration_s", "greater than 0"]),
     "no such policy": (["run", "clean", "--set", "policy=gpt", "--set", "calibration=null"], ["'gpt'", "push_policy"]),
-    "no such robot": (["run", "clean", "--set", "robot=r2d2"], ["robot", "'r2d2'", "known: panda"]),
+    "no such robot": (["run", "clean", "--set", "robot=r2d2"], ["robot", "'r2d2'", "known: g1, panda"]),
     "no journal": (["audit", "verify", "nowhere"], ["nowhere", "give the folder of a run"]),
     "nothing to replay": (["audit", "replay", "nowhere"], ["nowhere"]),
     "nothing to report": (["audit", "report", "nowhere"], ["nowhere"]),

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from safeguard.controllers.arm import ArmPlatform
-from safeguard.core.enums import FilterStatus, NominalKind, SolverStatus
+from safeguard.controllers.task import TaskSpace
+from safeguard.core.enums import FilterStatus, Frame, NominalKind, SolverStatus
 from safeguard.core.protocols import Platform
 from safeguard.core.types import Nominal, RobotState, TerminalStop, TorqueCommand, Vector
 from tests.unit.controllers_support import QUICK, panda, state_at
@@ -98,7 +99,7 @@ def test_the_backup_holds_after_a_reset_with_a_state(arm: ArmPlatform) -> None:
     np.testing.assert_allclose(result.acceleration, 0.0, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", list(NominalKind))
+@pytest.mark.parametrize("kind", [kind for kind in NominalKind if kind not in (NominalKind.TWIST, NominalKind.POSE)])
 def test_bypass_is_the_nominal_as_torque_whatever_it_is(arm: ArmPlatform, kind: NominalKind) -> None:
     """Unlimited, unchecked, and labelled so; torques come out bit for bit."""
     state, value = state_at(HOME, np.full(7, 0.1)), np.full(7, 321.0)
@@ -114,6 +115,16 @@ def test_bypass_is_the_nominal_as_torque_whatever_it_is(arm: ArmPlatform, kind: 
         NominalKind.POSITION: 10.0 * (value - HOME) - 0.1,
     }[kind]
     np.testing.assert_array_equal(result.torque, expected)
+
+
+def test_bypass_moves_the_tool_as_asked(arm: ArmPlatform) -> None:
+    """A twist becomes the torque of its acceleration; one that is no number becomes no number."""
+    state, twist = state_at(HOME, np.full(7, 0.1)), np.array([5.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    a, _ = TaskSpace(panda(), 0.002).from_twist(state, twist, Frame.TOOL)
+    result = arm.bypass(state, Nominal(NominalKind.TWIST, twist, frame=Frame.TOOL))
+    assert a is not None
+    np.testing.assert_array_equal(result.torque, arm.safety_filter.dynamics.torque(a))
+    assert np.isnan(arm.bypass(state, Nominal(NominalKind.POSE, np.zeros(7))).torque).all()
 
 
 def test_bypass_without_a_nominal_damps(arm: ArmPlatform) -> None:

@@ -28,7 +28,7 @@ def test_the_largest_acceleration_uses_the_room_exactly() -> None:
     """With it the tick and the stop after it end exactly at the edge, for slow, fast and inward motion."""
     a_brake, dt = 5.0, 0.002
     for room, v in ((0.1, 0.5), (0.1, 0.99), (0.5, -0.3), (1e-4, 0.0), (1e-6, 1e-3)):
-        a = largest_acceleration(room * ONE, v * ONE, a_brake * ONE, dt)[0]
+        a = largest_acceleration(room, v, a_brake, dt)
         w = v + a * dt
         assert w >= 0.0
         assert (v + w) * dt / 2.0 + w * w / (2.0 * a_brake) == pytest.approx(room, rel=1e-9)
@@ -36,10 +36,10 @@ def test_the_largest_acceleration_uses_the_room_exactly() -> None:
 
 def test_too_little_room_turns_the_joint_round_inside_the_period() -> None:
     """With 1 µm left at 4 mm/s the vertex v²/(2|a|) is the room; with none left there is no such acceleration."""
-    a = largest_acceleration(1e-6 * ONE, 0.004 * ONE, 5.0 * ONE, 0.002)[0]
+    a = largest_acceleration(1e-6, 0.004, 5.0, 0.002)
     assert 0.004**2 / (2.0 * -a) == pytest.approx(1e-6)
-    assert largest_acceleration(0.0 * ONE, 0.004 * ONE, 5.0 * ONE, 0.002)[0] == -np.inf
-    inwards = largest_acceleration(-1e-3 * ONE, -0.2 * ONE, 5.0 * ONE, 0.002)[0]
+    assert largest_acceleration(0.0, 0.004, 5.0, 0.002) == -np.inf
+    inwards = largest_acceleration(-1e-3, -0.2, 5.0, 0.002)
     assert -0.2 * 0.002 + inwards * 0.002**2 / 2.0 == pytest.approx(-1e-3)
 
 

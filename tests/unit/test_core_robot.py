@@ -347,6 +347,7 @@ def test_a_payload_hangs_at_the_tool_frame(tmp_path: Path) -> None:
         (np.nan, [0, 0, 0], None, "mass nan kg"),
         (np.inf, [0, 0, 0], None, "mass inf kg"),
         (1.0, [0, 0], None, "shape"),
+        (1.0, ["a", 0, 0], None, "must be numbers"),
         (1.0, [0, 0, np.inf], None, "finite"),
         (1.0, [0, 0, 0], np.eye(2), "3x3"),
         (1.0, [0, 0, 0], -np.eye(3), "positive semi-definite"),
@@ -376,3 +377,75 @@ def test_a_model_can_be_built_again_from_its_source(tmp_path: Path) -> None:
         q = random_q(np.random.default_rng(0))[: robot.n] * 0.5
         gravity = [pin.computeGeneralizedGravity(r.pin_model, r.pin_model.createData(), q) for r in (robot, again)]
         np.testing.assert_array_equal(gravity[0], gravity[1])
+
+
+# -- mimic joints, meshes, home, limits beside the URDF -------------------------------------------------
+
+GRIPPER = """
+  <link name="jaw"><inertial><mass value="0.1"/><inertia ixx="1e-4" ixy="0" ixz="0" iyy="1e-4" iyz="0" izz="1e-4"/>
+    </inertial></link>
+  <joint name="jaw" type="prismatic">
+    <parent link="fore"/><child link="jaw"/><origin xyz="0 0 0.3"/><axis xyz="1 0 0"/>
+    <limit lower="0" upper="0.1" velocity="1" effort="20"/><mimic joint="elbow" multiplier="0.1"/>
+  </joint>
+</robot>
+"""
+
+
+def test_a_joint_that_follows_another_is_locked_or_declared_independent(tmp_path: Path) -> None:
+    """Left alone it is refused with both names; locked it is gone; independent it is a joint like every other."""
+    text = replaced(ARM_URDF, "</robot>", GRIPPER)
+    with pytest.raises(RobotError, match=r"'jaw' of .*follows 'elbow': lock it, or declare 'mimic: independent'"):
+        tiny_arm(tmp_path, text, limits={})
+    assert tiny_arm(tmp_path, text, lock={"jaw": 0.02}).joints == ("shoulder", "elbow")
+    free = tiny_arm(tmp_path, text, limits={"mimic": "independent"})
+    assert free.joints == ("shoulder", "elbow", "jaw")
+    assert RobotModel.from_source(free.source).digest == free.digest
+    assert free.to_mujoco().compile().neq == 0
+    with pytest.raises(RobotError, match=r"'jaw' .*a link and a joint have this name"):
+        tiny_arm(tmp_path, text, limits={"mimic": "independent", "tool_frame": "jaw"})
+
+
+def test_home_may_be_given_joint_by_joint(tmp_path: Path) -> None:
+    """A mapping instead of a name; joints that it leaves out are mid-range, unknown ones and values outside refused."""
+    np.testing.assert_allclose(tiny_arm(tmp_path, limits={**ARM_LIMITS, "home": {"elbow": 0.7}}).home, [0.0, 0.7])
+    with pytest.raises(UnknownNameError, match=r"'wrist'.*known: shoulder, elbow"):
+        tiny_arm(tmp_path, limits={**ARM_LIMITS, "home": {"wrist": 0.7}})
+    with pytest.raises(RobotError, match=r"'elbow' at 7\.0 rad, outside"):
+        tiny_arm(tmp_path, limits={**ARM_LIMITS, "home": {"elbow": 7.0}})
+    with pytest.raises(RobotError, match=r"home.*elbow"):
+        tiny_arm(tmp_path, limits={**ARM_LIMITS, "home": {"elbow": float("nan")}})
+
+
+def test_limits_of_the_file_replace_those_of_the_urdf(tmp_path: Path) -> None:
+    """Position, speed and torque, each with its own source; the derived figures follow them."""
+    keys = {
+        "position_min_rad": [-1.0, -2.0], "position_max_rad": [1.5, 2.5], "velocity_radps": [1.0, 1.5],
+        "torque_nm": [50.0, 25.0],
+    }  # fmt: skip
+    limits = {key: {"values": values, "source": f"sheet {key}"} for key, values in keys.items()}
+    robot = tiny_arm(tmp_path, limits={"limits": limits})
+    for name, key in (("q_min", "position_min_rad"), ("q_max", "position_max_rad"), ("v_max", "velocity_radps")):
+        np.testing.assert_array_equal(getattr(robot.limits, name), keys[key])
+        assert robot.limits.provenance[name] == f"sheet {key}"
+    np.testing.assert_array_equal(robot.limits.tau_rate_max, [5000.0, 2500.0])
+    assert (robot.limits.a_max < tiny_arm(tmp_path, limits={}).limits.a_max).all()
+    assert RobotModel.from_source(robot.source).digest == robot.digest
+    wrong = {"velocity_radps": {"values": [1.0, -1.0], "source": "typo"}}
+    with pytest.raises(LimitError, match=r"v_max is -1\.0"):
+        tiny_arm(tmp_path, limits={"limits": wrong})
+
+
+def test_derived_accelerations_count_the_rotors(tmp_path: Path) -> None:
+    """A heavy rotor makes them small: half of what gravity leaves, over link and rotor inertia together."""
+    heavy = {"dynamics": {"armature_kgm2": {"values": [5.0, 5.0], "source": "test"}}}
+    assert (tiny_arm(tmp_path, limits=heavy).limits.a_max <= 0.5 * np.array([60.0, 30.0]) / 5.0).all()
+
+
+@pytest.mark.parametrize("scale", ["1 1", "1 1 x", "0 1 1", "1 1 inf"])
+def test_a_wrong_mesh_scale_is_named(tmp_path: Path, scale: str) -> None:
+    """The geometry and the text are in the message."""
+    (tmp_path / "a.stl").write_bytes(bytes(84))
+    text = replaced(ARM_URDF, '<sphere radius="0.05"/>', f'<mesh filename="a.stl" scale="{scale}"/>')
+    with pytest.raises(RobotError, match=f"'base_0' has scale='{scale}', expected three numbers"):
+        tiny_arm(tmp_path, text)

@@ -110,11 +110,11 @@ def decided(
 ) -> Decision:
     """A decision with what matters here."""
     torque = frozen_array(np.zeros(7) if tau is None else tau)
-    result = FilterResult(
-        torque, frozen_array(np.zeros(7)), status, SolverStatus.SKIPPED, "proposal", (), (), MARGINS, 0.0
-    )
+    by = {FilterStatus.CORRECTED: "qp", FilterStatus.BACKUP: "backup", FilterStatus.REFUSED: "terminal_stop"}
+    source = by.get(status, "proposal")
+    result = FilterResult(torque, frozen_array(np.zeros(7)), status, SolverStatus.SKIPPED, source, (), (), MARGINS, 0.0)
     command = TorqueCommand(torque, now, now + 4_000_000, tick)
-    return Decision(command, mode, causes, (), Authority.POLICY, (), result, Timings(), tick, 0)
+    return Decision(command, mode, causes, (), Authority.POLICY, (), result, result.source, Timings(), tick, 0)
 
 
 class Maker:

@@ -82,7 +82,7 @@ def test_a_scenario_survives_being_written_down(tmp_path: Path) -> None:
             r"mine.yaml: duration = 2: unknown key; known beside it: calibration, duration_s, ",
         ),
         ("name: x\noperator: {pause_s: 1}\n", r"operator.pause_s = 1: unknown key; .*: dwell_s, name, recov"),
-        ("name: x\nrobot: pandora\n", r"robot = 'pandora': unknown robot; known: panda"),
+        ("name: x\nrobot: pandora\n", r"robot = 'pandora': unknown robot; known: g1, panda"),
         ("summary: x\n", r"mine.yaml: name: Field required"),
         ("name: x\nfaults: [{kind: nan}]\n", r"faults.0 = .*unknown fault 'nan' under 'kind'; known: policy"),
         (

@@ -14,7 +14,16 @@ from safeguard.core.errors import ConfigError
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import FilterResult, Margins, RobotState, Vector, frozen_array
 from safeguard.scenarios.referee import Clearance
-from safeguard.scenarios.usefulness import Target, Unsafe, alternating_targets, measure_usefulness
+from safeguard.scenarios.usefulness import (
+    Comparison,
+    Target,
+    Unfiltered,
+    Unsafe,
+    Usefulness,
+    alternating_targets,
+    compare_usefulness,
+    measure_usefulness,
+)
 
 ROBOT = RobotModel.load("panda")
 CLEARANCE = Clearance(ROBOT)
@@ -124,11 +133,42 @@ def test_without_a_safe_target_there_is_nothing_to_measure() -> None:
         measure_usefulness(ROBOT, Double(zero), [Target(ROBOT.home, False, 1.5)])
 
 
+def arm(seconds: tuple[float | None, ...]) -> Usefulness:
+    """What was left of an arm, as far as times go."""
+    judgement = measure_usefulness(ROBOT, Double(zero), [Target(ROBOT.home, True, 0.1)]).judgement
+    return Usefulness(len(seconds), sum(s is not None for s in seconds), 0.0, 0.0, 0.0, judgement, seconds)
+
+
+def test_times_count_only_where_both_arms_arrive() -> None:
+    """Too late and never are both not in time; what the free arm cannot reach is not asked for."""
+    found = Comparison(arm((1.0, 1.4, None, 2.0, None)), arm((1.0, 1.0, 1.0, None, None)))
+    assert found.possible == 3
+    assert found.ratios == (1.0, 1.4)
+    assert found.in_time(1.3) == pytest.approx(1 / 3)
+    assert found.in_time(1.5) == pytest.approx(2 / 3)
+
+
+def test_the_time_to_a_target_is_when_the_arm_is_there_for_good() -> None:
+    """Near the end of the moving part of its time; None for an arm that stays where it is."""
+    targets = [t for t in alternating_targets(ROBOT, 5, Unsafe.RANDOM, pairs=2) if t.safe]
+    found = compare_usefulness(ROBOT, Double(zero), targets)
+    assert found.filtered.seconds == (None, None)
+    for seconds, target in zip(found.unfiltered.seconds, targets, strict=True):
+        assert seconds is not None
+        assert 0.3 * target.seconds < seconds < 0.75 * target.seconds
+    assert found.in_time() == 0.0
+    assert compare_usefulness(ROBOT, Unfiltered(ROBOT), targets).ratios == (1.0, 1.0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", Unsafe)
 def test_the_safety_filter_alone_leaves_the_arm_useful(kind: Unsafe) -> None:
-    """At least 90 % of the safe targets reached, stuck at most 5 % of their ticks, no violation."""
-    found = measure_usefulness(ROBOT, SafetyFilter(ROBOT, dt=0.002), alternating_targets(ROBOT, 11, kind, pairs=5))
+    """At least 90 % of the safe targets reached and in time, stuck at most 5 % of their ticks, no violation."""
+    targets = alternating_targets(ROBOT, 11, kind, pairs=5)
+    compared = compare_usefulness(ROBOT, SafetyFilter(ROBOT, dt=0.002), targets)
+    found = compared.filtered
+    assert compared.possible > 0
+    assert compared.in_time(1.3) >= 0.9
     assert found.judgement.clean
     assert found.reached_share >= 0.9
     assert found.stuck <= 0.05

@@ -1,0 +1,5 @@
+"""z3 annotates too little for strict checkers: every name is Any, and callers type what they take from it."""
+
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...
