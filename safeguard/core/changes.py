@@ -79,7 +79,7 @@ def tooled(
     model = loaded(bare, frame, change)
     mount_id = model.getFrameId(frame)
     mount = model.frames[mount_id]
-    body, place = int(mount.parentJoint), mount.placement
+    body, place = int(mount.parentJoint), pin.SE3(mount.placement)  # a copy: addFrame moves the frames in memory
     if change["tip"] is not None:
         tip = place * pin.SE3(np.array(change["tip"]))
         model.addFrame(pin.Frame(f"{name}_tip", body, mount_id, tip, pin.FrameType.OP_FRAME))
