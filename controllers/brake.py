@@ -17,7 +17,6 @@ import pinocchio as pin
 
 from safeguard.controllers.compiled import COUNT, NUMBER, OUT_COLUMNS, VECTOR, kernel
 from safeguard.core.config import BrakeConfig
-from safeguard.core.errors import ConfigError
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import NS_PER_S, Vector, frozen_array
 
@@ -116,7 +115,7 @@ class StopPlan:
         return q[:, :k].T, v[:, :k].T, a[:, :k].T
 
 
-def braking_deceleration(robot: RobotModel, config: BrakeConfig) -> Vector:
+def braking_deceleration(robot: RobotModel, config: BrakeConfig) -> Vector | None:
     """Deceleration that stops are made of, shape (n,), rad/s².
 
     One share of the acceleration limits for all joints: the 1st percentile over seeded, uniform samples of position
@@ -124,8 +123,7 @@ def braking_deceleration(robot: RobotModel, config: BrakeConfig) -> Vector:
     some states cannot reach it. What carries the guarantee is that the torques of every stop are checked before
     the motion that leads to it is released.
 
-    Raises:
-        ConfigError: the robot with its load can hardly brake at its speed limits.
+    None if that is hardly anything: the robot with its load can't brake at its speed limits.
     """
     limits, model = robot.limits, robot.pin_model
     data = model.createData()
@@ -139,9 +137,4 @@ def braking_deceleration(robot: RobotModel, config: BrakeConfig) -> Vector:
         push = data.M @ (-np.sign(v) * limits.a_max)
         shares[k] = np.min((limits.tau_max - h * np.sign(push)) / np.abs(push))
     share = min(config.max_share, config.share_of_authority * float(np.quantile(shares, _QUANTILE)))
-    if share < _LEAST_SHARE:
-        raise ConfigError(
-            f"robot {robot.name!r} can brake with {share:.3f} of its acceleration limits at its speed limits, at least "
-            f"{_LEAST_SHARE} is needed: lower its speed limits or its payload"
-        )
-    return frozen_array(share * limits.a_max)
+    return frozen_array(share * limits.a_max) if share >= _LEAST_SHARE else None

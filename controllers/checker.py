@@ -55,12 +55,12 @@ class Checker:
         np.negative(value[2], out=value[3])
         return value
 
-    def torque_refusal(self, tau: Vector, share: float = 1.0) -> str:
-        """Why torques of shape (n,) or (k, n) exceed ``share`` of the torque limits, or ""."""
-        size = np.abs(tau)
-        within = size <= share * self._limits.tau_max  # False for NaN
+    def torque_refusal(self, tau: Vector, share: float | Vector = 1.0) -> str:
+        """Why torques of shape (n,) or (k, n) exceed ``share`` of the torque limits, a number or one a joint, or ""."""
+        size, limit = np.abs(tau), share * self._limits.tau_max
+        within = size <= limit  # False for NaN
         if within.all():
             return ""
         worst = size.reshape(-1, len(self._joints)).max(axis=0)
         j = int(np.argmax(~within.reshape(-1, len(self._joints)).all(axis=0)))
-        return f"{self._joints[j]}: torque {worst[j]:.5g} N·m, limit {share * self._limits.tau_max[j]:.5g}"
+        return f"{self._joints[j]}: torque {worst[j]:.5g} N·m, limit {limit[j]:.5g}"

@@ -65,6 +65,12 @@ class ClearanceRows:
 class Clearance:
     """Signed distances of the kept pairs of a robot.
 
+    Args:
+        robot: the model.
+        config: floors and buffers.
+        tube: how far the robot may be from the stop that it follows, shape (n,), rad; the floors grow by what that
+            can take from a distance.
+
     Attributes:
         names: of the pairs.
         now, end: distances at the state that ``rows`` saw last, and where the planned stop from there ends.
@@ -73,7 +79,7 @@ class Clearance:
     now: Distances
     end: Distances
 
-    def __init__(self, robot: RobotModel, config: ClearanceConfig) -> None:
+    def __init__(self, robot: RobotModel, config: ClearanceConfig, tube: Vector | None = None) -> None:
         self.names = robot.collision.names
         self._config, self._robot = config, robot
         self._shapes = Capsules.of(robot)
@@ -83,9 +89,11 @@ class Clearance:
         self._ends = np.zeros((samples, pieces, 6))
         self._least, self._when = np.zeros(pairs), np.zeros(pairs, dtype=np.int64)
         self._wrenches = np.tile(_ANY_NORMAL, (pairs, 1))
-        scale = np.minimum(0.5 * _widest(robot) / (config.floor_m + config.buffer_m), 1.0)
-        self._floor, self._hard = config.floor_m * scale, config.hard_floor_m * scale
-        self._row = (config.floor_m + config.buffer_m) * scale
+        off = np.zeros(pairs) if tube is None else robot.collision.reach @ tube
+        row = config.floor_m + config.buffer_m + off
+        scale = np.minimum(0.5 * _widest(robot) / row, 1.0)
+        self._floor, self._hard = (config.floor_m + off) * scale, (config.hard_floor_m + off) * scale
+        self._row = row * scale
         self._zone = self._row + config.zone_m
         self._found, self._number = np.zeros(pairs, dtype=np.int64), np.zeros(1)
         self._reach, self._between = robot.collision.reach, robot.collision.between

@@ -13,19 +13,23 @@ never soft: whatever the program does, the checker refuses a torque beyond τ_ma
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from safeguard.controllers.brake import StopPlan, braking_deceleration
+from safeguard.controllers.brake import StopPlan
 from safeguard.controllers.checker import Checker
 from safeguard.controllers.clearance import Clearance, Distances
 from safeguard.controllers.dynamics import Dynamics
+from safeguard.controllers.figures import figures
+from safeguard.controllers.prediction import InFlight
 from safeguard.controllers.program import TIGHTEN, Problem, Program
+from safeguard.controllers.proposal import numbers, wanted
 from safeguard.controllers.stop_torque import StopTorque
 from safeguard.controllers.task import TaskSpace
-from safeguard.controllers.viability import JointBounds, braking_point, least_margins
+from safeguard.controllers.viability import JointBounds, braking_point, least_margins, stop_position
+from safeguard.core.certificate import Certificate
 from safeguard.core.config import FilterConfig
 from safeguard.core.enums import FilterStatus, Frame, NominalKind, SolverStatus
 from safeguard.core.errors import ConfigError
@@ -43,9 +47,8 @@ from safeguard.core.types import (
     sealed,
 )
 
+_FEEDBACK = 1.0 - 1e-6  # share of the torque limits that feedback may fill; the rest is rounding
 _WANTS = 0.05  # share of the acceleration limits; a proposal of less does not ask for motion
-
-_LARGEST = 1e9  # in any unit; what is beyond is not a proposal
 
 
 @dataclass(slots=True)
@@ -64,7 +67,7 @@ class SafetyFilter:
         robot: the model.
         dt: control period, s; a command is held for so long.
         config: margins, clearances, braking and solver settings.
-        solver: instead of the one that ``config`` names.
+        solver, certificate, delay_ticks: instead of those in ``config``.
 
     Call it once per period; it keeps the verified stop between calls.
     """
@@ -76,42 +79,26 @@ class SafetyFilter:
         config: FilterConfig | None = None,
         *,
         solver: Literal["osqp", "daqp"] | None = None,
+        certificate: Certificate | None = None,
+        delay_ticks: int | None = None,
     ) -> None:
         if not 0.0 < dt <= 0.02:
             raise ConfigError(f"dt = {dt} s: the control period must lie in (0, 0.02] s")
-        config = config or FilterConfig()
-        if solver is not None:
-            config = config.model_copy(update={"solver": config.solver.model_copy(update={"name": solver})})
-        self.config = config
-        self.robot, self.dt = robot, dt
-        self.a_brake = braking_deceleration(robot, self.config.brake)
-        least = float(self.a_brake.max()) * dt * dt / 8.0
-        if self.config.margins.position_rad < least:
-            raise ConfigError(
-                f"margins.position_rad = {self.config.margins.position_rad}: the last, partial period of a stop runs "
-                f"on by up to {least:.2g} rad at dt = {dt} s; keep at least that"
-            )
-        self._a_plan = frozen_array(self.config.brake.plan_share * self.a_brake)
-        self._dt_ns = round(dt * NS_PER_S)
+        self.config = config = _configured(config or FilterConfig(), solver, certificate, delay_ticks)
+        self.robot, self.dt, self._dt_ns = robot, dt, round(dt * NS_PER_S)
+        self.figures = made = figures(robot, dt, config)
+        self.a_brake = made.a_brake
         self.dynamics = Dynamics(robot)
-        self._clearance = Clearance(robot, self.config.clearance)
-        self._program = Program(robot, self.config)
-        self._checker = Checker(robot.limits, robot.joints, self.a_brake, dt)
-        limits, margins = robot.limits, self.config.margins
-        self._low, self._high = limits.q_min + margins.position_rad, limits.q_max - margins.position_rad
-        self._return_speed = (self.a_brake - self._a_plan) * dt
-        self._bounds = JointBounds(
-            self._low,
-            self._high,
-            (1.0 - margins.velocity_share) * limits.v_max,
-            limits.a_max,
-            self._a_plan,
-            dt,
-        )
-        self._tight_tau = (1.0 - self.config.margins.torque_share) * robot.limits.tau_max
-        self._stop_torque = StopTorque(robot, self.a_brake, self._tight_tau)
+        self._in_flight = InFlight(self.dynamics, config.delay_ticks, dt)
+        self._clearance = Clearance(robot, config.clearance, made.tube)
+        self._program = Program(robot, config)
+        self._checker = Checker(robot.limits, robot.joints, made.a_brake, dt)
+        self._stop_share = made.tau_stop / robot.limits.tau_max
+        self._stop_torque = StopTorque(robot, made.a_brake, made.tau_stop)
+        self._bounds = JointBounds(made.q_min, made.q_max, made.v_max, robot.limits.a_max, made.a_plan, dt)
         self._task = TaskSpace(robot, dt, config.task)
-        self._tolerance = TIGHTEN * self.config.solver.eps_abs
+        self._end_tolerance = 0.5 * config.margins.position_rad  # the other half is for what the model leaves out
+        self._tolerance = TIGHTEN * config.solver.eps_abs
         self._plan: StopPlan | None = None
         self._clock = 0
         self._standing = 0
@@ -130,8 +117,10 @@ class SafetyFilter:
         self._plan, self._clock, self._standing = None, 0, 0
         self._program.reset()
         self._clearance.reset()
+        self._in_flight.reset()
         if state is None:
             return ""
+        state = self._in_flight.predicted(state)
         self._plan = StopPlan(state.q, state.v, self.a_brake, state.t)
         self._clock = state.t - 1  # the stop starts at this very state
         return self._start_refusal(state, self._plan)
@@ -186,8 +175,8 @@ class SafetyFilter:
             raise ConfigError(f"SafetyFilter takes exactly one of {', '.join(given)}; got {kinds or 'none'}")
         if kinds[0] == "position" and (kp is None or kd is None):
             raise ConfigError("SafetyFilter: position needs the gains kp and kd")
-        stiffness, damping = (None if gain is None else _numbers(gain) for gain in (kp, kd))
-        value = _numbers(given[kinds[0]])
+        stiffness, damping = (None if gain is None else numbers(gain) for gain in (kp, kd))
+        value = numbers(given[kinds[0]])
         return self.apply(
             state, Nominal(NominalKind(kinds[0]), value, stiffness, damping, frame), envelope or FULL_ENVELOPE
         )
@@ -196,6 +185,14 @@ class SafetyFilter:
         """As calling the filter, with the proposal as a ``Nominal``."""
         if self._plan is None:
             self.reset(state)
+        return self._given(self._decided(self._in_flight.predicted(state), nominal, envelope))
+
+    def _given(self, result: FilterResult) -> FilterResult:
+        self._in_flight.given(result.torque)
+        return result
+
+    def _decided(self, state: RobotState, nominal: Nominal, envelope: Envelope) -> FilterResult:
+        """The result for the state in which the command will act."""
         self.dynamics.update(state.q, state.v)
         problem = self._pose(state, nominal, envelope)
         if problem is None:
@@ -221,8 +218,9 @@ class SafetyFilter:
                 return self.refused("no stop is stored yet")
             self.reset(state)
         if state is not None:
+            state = self._in_flight.predicted(state)
             self.dynamics.update(state.q, state.v)
-        return self._run_backup(state, None, SolverStatus.SKIPPED, 0, "")
+        return self._given(self._run_backup(state, None, SolverStatus.SKIPPED, 0, ""))
 
     def refused(self, refusal: str, solver: SolverStatus = SolverStatus.SKIPPED, iterations: int = 0) -> FilterResult:
         """The result of a tick that ends in the terminal stop."""
@@ -238,6 +236,7 @@ class SafetyFilter:
             margins=Margins(nan, nan, nan, nan, ""),
             effort=0.0,
             iterations=iterations,
+            provisional=self.figures.provisional,
             refusal=refusal,
         )
 
@@ -245,54 +244,47 @@ class SafetyFilter:
 
     def _pose(self, state: RobotState, nominal: Nominal, envelope: Envelope) -> Problem | None:
         """Everything the tick needs; None if the proposal is not usable."""
-        torque, wanted = self._wanted(state, nominal)
-        if wanted is None:
+        torque, a = wanted(nominal, state, self.dynamics, self._task, self.dt)
+        if a is None:
             return None
         q, v, dt = state.q, state.v, self.dt
-        brake = braking_point(v - self._homing(q), self.a_brake, dt)
+        brake = self._brake(q, v)
         lower, upper = self._bounds(q, v, brake, envelope.velocity, envelope.acceleration)
-        rows = self._clearance.rows(q, v, self._a_plan, brake, lower, upper, dt)
+        rows = self._clearance.rows(q, v, self.figures.a_plan, brake, lower, upper, dt)
         slack: tuple[tuple[str, float], ...] = ()
         if len(rows.pairs):
             relaxed = np.flatnonzero(rows.slack > self.config.slack_tolerance_m).tolist()
             slack = tuple((f"clearance:{self._clearance.names[rows.pairs[k]]}", float(rows.slack[k])) for k in relaxed)
-        return Problem(q, v, wanted, torque, brake, lower, upper, rows, slack, self._clearance.now)
+        return Problem(q, v, a, torque, brake, lower, upper, rows, slack, self._clearance.now)
 
-    def _homing(self, q: Vector) -> Vector:
-        """Speed at which a joint that is beyond its tightened limits is led back, shape (n,), rad/s; else 0.
+    def _brake(self, q: Vector, v: Vector) -> Vector:
+        """The braking point; a joint beyond its planned limits is led back, shape (n,), rad/s².
 
-        Braking to rest alone lets a joint creep on under a constant push W: by W dt a period. Returning at the speed
-        that a disturbance up to a_b − a_p builds up in a period does not (tests/theory/test_viability_proof.py).
+        Braking to rest alone would let such a joint creep on under a constant push
+        (tests/theory/test_viability_proof.py). With x beyond the limit the law is that of the backup,
+        −ω² x − 2 ω v, and never less than full braking.
         """
-        beyond: Vector = np.subtract(q < self._low, q > self._high, dtype=np.float64)
-        return self._return_speed * beyond
-
-    def _wanted(self, state: RobotState, nominal: Nominal) -> tuple[Vector | None, Vector | None]:
-        """(proposed torque or None, wanted acceleration or None if unusable)."""
-        value, n = nominal.value, self.robot.n
-        if nominal.kind in (NominalKind.TWIST, NominalKind.POSE):
-            return None, self._task.wanted(state, nominal)[0]
-        if not _is_vector(value, n):
-            return None, None
-        match nominal.kind:
-            case NominalKind.ACCELERATION:
-                return None, value
-            case NominalKind.TORQUE:
-                return value, self.dynamics.acceleration(value)
-            case NominalKind.VELOCITY:
-                return None, (value - state.v) / self.dt
-            case NominalKind.POSITION:
-                kp, kd = nominal.kp, nominal.kd
-                if kp is None or kd is None or not (_is_vector(kp, n) and _is_vector(kd, n)):
-                    return None, None
-                tau = kp * (value - state.q) - kd * state.v
-                return tau, self.dynamics.acceleration(tau)
+        made = self.figures
+        brake = braking_point(v, made.a_brake, self.dt)
+        x = np.maximum(q - made.q_max, 0.0) - np.maximum(made.q_min - q, 0.0)
+        if not x.any():
+            return brake
+        most = (1.0 - 1e-6) * self.robot.limits.a_max
+        back = np.clip(-made.omega * (made.omega * x + 2.0 * v), -most, most)
+        return np.where(x > 0.0, np.minimum(back, brake), np.where(x < 0.0, np.maximum(back, brake), brake))
 
     # -- candidates -----------------------------------------------------------------------------------
 
     def _motion(self, problem: Problem, a: Vector, tau: Vector, now: int) -> _Motion:
         v_next = problem.v + a * self.dt
         q_next = problem.q + (problem.v + v_next) * (0.5 * self.dt)
+        low, high = self.figures.q_min, self.figures.q_max
+        if not ((low <= q_next).all() and (q_next <= high).all()):
+            # The limit itself is where the stop of a joint begins that is beyond it: it is pulled back there.
+            v_next = np.where(
+                q_next > high, np.minimum(v_next, 0.0), np.where(q_next < low, np.maximum(v_next, 0.0), v_next)
+            )
+            q_next = np.clip(q_next, low, high)
         return _Motion(a, tau, StopPlan(sealed(q_next), sealed(v_next), self.a_brake, now + self._dt_ns))
 
     def _admissible(self, problem: Problem, now: int) -> _Motion | None:
@@ -330,11 +322,27 @@ class SafetyFilter:
 
     def _stop_refusal(self, problem: Problem, motion: _Motion) -> str:
         """Why the stop from the next state is not a backup: its torques or its clearance."""
-        plan, dynamics, refusal = motion.plan, self.dynamics, ""
+        plan, dynamics = motion.plan, self.dynamics
+        refusal = self._end_refusal(plan)
+        if refusal:
+            return refusal
         if not self._stop_torque.certain(dynamics.M.T, dynamics.gravity, problem.q, plan.q0, plan.v0, plan.a_brake):
             torques = dynamics.torques_along(*plan.corners())
-            refusal = self._checker.torque_refusal(torques, 1.0 - self.config.margins.torque_share)
+            refusal = self._checker.torque_refusal(torques, self._stop_share)
         return refusal or self._clearance.stop_refusal(problem.distances, self._clearance.end, plan)
+
+    def _end_refusal(self, plan: StopPlan) -> str:
+        """Whether the stop ends beyond the planned limits.
+
+        Bounds are relaxed to full braking, but a stop that is planned anew from the measured state in every tick has no
+        memory: an arm that brakes worse than its model would slide on. The stored stop has one, and is followed.
+        """
+        end = stop_position(plan.q0, plan.v0, plan.a_brake)
+        beyond = np.maximum(self.figures.q_min - end, end - self.figures.q_max)
+        if (beyond <= self._end_tolerance).all():
+            return ""
+        j = int(beyond.argmax())
+        return f"stop of {self.robot.joints[j]} ends {beyond[j]:.2g} rad too far"
 
     # -- outcomes -------------------------------------------------------------------------------------
 
@@ -362,6 +370,7 @@ class SafetyFilter:
             effort=self._effort(motion.a - problem.nominal) if corrected else 0.0,
             iterations=iterations,
             stuck=self._is_stuck(state, problem.nominal, status),
+            provisional=self.figures.provisional,
         )
 
     def _run_backup(
@@ -402,6 +411,7 @@ class SafetyFilter:
             effort=0.0 if nominal is None else self._effort(a - nominal),
             iterations=iterations,
             stuck=state is not None and nominal is not None and self._is_stuck(state, nominal, status),
+            provisional=self.figures.provisional,
             refusal=refusal,
         )
 
@@ -412,10 +422,10 @@ class SafetyFilter:
         tau = self.dynamics.torque(forward)
         if state is None:
             return tau, forward
-        omega = self.config.brake.omega_radps
+        omega, limit = self.figures.omega, _FEEDBACK * self.robot.limits.tau_max
         feedback = omega * omega * (q_ref - state.q) + 2.0 * omega * (v_ref - state.v)
         push = self.dynamics.M @ feedback
-        room = np.maximum(self._tight_tau - tau * np.sign(push), 0.0)
+        room = np.maximum(limit - tau * np.sign(push), 0.0)
         share = float(min(1.0, np.min(room / np.maximum(np.abs(push), 1e-12))))
         return tau + share * push, forward + share * feedback
 
@@ -442,15 +452,12 @@ class SafetyFilter:
         return self._standing * self.dt >= self.config.stuck_s
 
 
-def _numbers(given: Any) -> Vector:
-    """What a caller gave, as numbers; none at all where it is something else."""
-    try:
-        array = np.asarray(given)
-    except (TypeError, ValueError):  # ragged
-        return np.empty(0)
-    return np.ascontiguousarray(array, dtype=np.float64) if array.dtype.kind in "fiu" else np.empty(0)
-
-
-def _is_vector(value: Vector, n: int) -> bool:
-    """``n`` numbers, none of them so large that its square overflows a float."""
-    return value.shape == (n,) and bool((np.abs(value) <= _LARGEST).all())  # False for NaN
+def _configured(
+    config: FilterConfig, solver: str | None, certificate: Certificate | None, delay_ticks: int | None
+) -> FilterConfig:
+    """``config`` with what was given beside it."""
+    given = {"certificate": certificate, "delay_ticks": delay_ticks}
+    update: dict[str, object] = {key: value for key, value in given.items() if value is not None}
+    if solver is not None:
+        update["solver"] = config.solver.model_copy(update={"name": solver})
+    return config.model_copy(update=update)

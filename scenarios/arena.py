@@ -7,15 +7,16 @@ contact are judged from MuJoCo; acceleration and torque rate from the command st
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from safeguard.controllers import SafetyFilter
+from safeguard.core.certificate import Certificate
 from safeguard.core.enums import FilterStatus, NominalKind
 from safeguard.core.errors import ConfigError, UnknownNameError
 from safeguard.core.robot import RobotModel
@@ -68,7 +69,7 @@ class SoakPlan:
     filter_delay_ticks: int = 0
     payload_kg: float = 0.0
     filtered: bool = True
-    solver: str | None = None
+    solver: Literal["osqp", "daqp"] | None = None
     certificate: str | None = None
     claim_rate: bool = False
 
@@ -229,22 +230,11 @@ class Arena:
 
 
 def build_filter(robot: RobotModel, plan: SoakPlan) -> SafetyFilter:
-    """The filter of a plan.
-
-    Raises:
-        ConfigError: this version's filter does not take what the plan asks for.
-    """
-    wanted: dict[str, Any] = {}
-    if plan.solver is not None:
-        wanted["solver"] = plan.solver
-    if plan.certificate is not None:
-        wanted["certificate"] = plan.certificate
-    if plan.filter_delay_ticks:
-        wanted["delay_ticks"] = plan.filter_delay_ticks
-    unknown = wanted.keys() - inspect.signature(SafetyFilter).parameters.keys()
-    if unknown:
-        raise ConfigError(f"SafetyFilter takes no {', '.join(sorted(unknown))} in this version")
-    return SafetyFilter(robot, dt=plan.dt, **wanted)
+    """The filter of a plan; raises ``CertificateError`` if its certificate is of something else."""
+    certificate = None if plan.certificate is None else Certificate.load(Path(plan.certificate))
+    return SafetyFilter(
+        robot, plan.dt, solver=plan.solver, certificate=certificate, delay_ticks=plan.filter_delay_ticks
+    )
 
 
 class _RawDrive:

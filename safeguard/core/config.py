@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from safeguard.core.certificate import Certificate
+
 Positive = Annotated[float, Field(gt=0.0)]
 
 
@@ -88,6 +90,10 @@ class FilterConfig(_Section):
     margins: MarginConfig = MarginConfig()
     solver: SolverConfig = SolverConfig()
     task: TaskConfig = TaskConfig()
+    certificate: Certificate | None = Field(default=None, description="of 'safeguard robot certify'; else provisional")
+    delay_ticks: int = Field(
+        default=0, ge=0, le=10, description="periods from a decision to its effect, predicted over"
+    )
     standstill_radps: float = Field(default=0.02, gt=0.0, description="speed under which a joint stands")
     stuck_s: float = Field(default=0.2, gt=0.0, description="standing this long against a moving proposal is stuck")
     slack_tolerance_m: float = Field(default=1e-5, ge=0.0, description="relaxation below this is rounding")

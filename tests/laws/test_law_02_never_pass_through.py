@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from safeguard.controllers import SafetyFilter
+from safeguard.controllers import SafetyFilter, proposal
+from safeguard.controllers import filter as filter_module
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.controllers.qp import OsqpSolver
 from safeguard.controllers.rescue import RescuedSolver
@@ -215,11 +216,11 @@ def test_law_2_planted_trust(monkeypatch: Patch) -> None:
 def test_law_2_planted_clean_up(monkeypatch: Patch) -> None:
     """A filter that makes a proposal finite first is seen."""
     filt, state = warm()
-    real = SafetyFilter._wanted
+    real = proposal.wanted
 
-    def wanted(self: SafetyFilter, at: RobotState, nominal: Nominal) -> Any:
-        return real(self, at, replace(nominal, value=np.nan_to_num(nominal.value)))
+    def wanted(nominal: Nominal, *rest: Any) -> Any:
+        return real(replace(nominal, value=np.nan_to_num(nominal.value)), *rest)
 
-    monkeypatch.setattr(SafetyFilter, "_wanted", wanted)
+    monkeypatch.setattr(filter_module, "wanted", wanted)
     with pytest.raises(AssertionError):
         check_law_2(filt, state, np.full(panda().n, np.nan))

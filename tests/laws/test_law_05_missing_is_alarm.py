@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import safeguard.controllers.tracking as tracking
-from safeguard.controllers import SafetyFilter
+from safeguard.controllers import filter as filter_module
+from safeguard.controllers import proposal
 from safeguard.core.enums import Authority, Cause, FilterStatus, NominalKind
 from safeguard.core.errors import SpecError
 from safeguard.core.types import ActionSpec, Nominal, Observation, Proposal, RobotState, Vector, frozen_array
@@ -375,12 +376,12 @@ def clip(numbers: Vector) -> Vector:
 )
 def test_law_5_planted_finite_first(clean: Callable[[Vector], Vector], monkeypatch: Patch) -> None:
     """A filter that cleans a proposal up before it looks at it is seen."""
-    real = SafetyFilter._wanted
+    real = proposal.wanted
 
-    def wanted(self: SafetyFilter, at: RobotState, nominal: Nominal) -> Any:
-        return real(self, at, replace(nominal, value=clean(nominal.value)))
+    def wanted(nominal: Nominal, *rest: Any) -> Any:
+        return real(replace(nominal, value=clean(nominal.value)), *rest)
 
-    monkeypatch.setattr(SafetyFilter, "_wanted", wanted)
+    monkeypatch.setattr(filter_module, "wanted", wanted)
     with pytest.raises(AssertionError):
         check_law_5_finite_first(NominalKind.ACCELERATION, np.nan)
 

@@ -116,10 +116,23 @@ def brake_torque(robot: RobotModel, q: Vector, v: Vector, a: Vector) -> Vector:
     return rnea + robot.viscous * v + robot.coulomb * np.tanh(v / 0.01)
 
 
+def braking(robot: RobotModel, config: BrakeConfig | None = None) -> Vector:
+    """The sampled deceleration of a robot that has one."""
+    found = braking_deceleration(robot, config or BrakeConfig())
+    assert found is not None
+    return found
+
+
+def test_a_robot_that_can_hardly_brake_has_no_such_deceleration() -> None:
+    """3 kg at the hand leave the Panda too little at its full speeds: no such figure."""
+    loaded = panda().with_payload(3.0, [0.0, 0.0, 0.0])
+    assert braking_deceleration(loaded, BrakeConfig()) is None
+
+
 def test_the_braking_deceleration_is_within_torque_limits_at_states_it_never_saw() -> None:
     """On 3000 fresh states all joints can brake at once within the torque limits; the double of it is not."""
     robot = panda()
-    a_brake, rng = braking_deceleration(robot, BrakeConfig()), np.random.default_rng(123456)
+    a_brake, rng = braking(robot), np.random.default_rng(123456)
     over = 0
     for _ in range(3000):
         q, v = random_q(rng), rng.uniform(-1.0, 1.0, 7) * robot.limits.v_max
@@ -132,8 +145,8 @@ def test_the_braking_deceleration_is_within_torque_limits_at_states_it_never_saw
 def test_a_heavy_load_gives_less_deceleration_that_nearly_always_holds() -> None:
     """With 1 kg at the flange torque is what limits: 99 of 100 fresh states can brake so; the tick checks each stop."""
     loaded, rng = panda().with_payload(1.0, [0.0, 0.0, 0.0]), np.random.default_rng(77)
-    a_brake = braking_deceleration(loaded, BrakeConfig())
-    assert (a_brake < 0.9 * braking_deceleration(panda(), BrakeConfig())).all()
+    a_brake = braking(loaded)
+    assert (a_brake < 0.9 * braking(panda())).all()
     over, twice = 0, 0
     for _ in range(2000):
         q, v = random_q(rng), rng.uniform(-1.0, 1.0, 7) * loaded.limits.v_max
@@ -155,7 +168,7 @@ def test_friction_helps_to_brake(tmp_path: Path) -> None:
             "limits": {"acceleration_radps2": accelerations},
             "dynamics": {"viscous_friction_nms": friction},
         }
-        decelerations.append(braking_deceleration(tiny_arm(tmp_path, limits=limits), config))
+        decelerations.append(braking(tiny_arm(tmp_path, limits=limits), config))
     assert (decelerations[0] < [390.0, 1490.0]).all()  # torque limits, not the cap
     assert (decelerations[1] >= decelerations[0]).all()
 

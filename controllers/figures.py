@@ -1,0 +1,114 @@
+"""What the filter works with: how hard stops brake, and how far motion stays from every limit.
+
+From a certificate, which covers a declared uncertainty, or from the configured margins alone; then the results are
+``provisional``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from safeguard.controllers.brake import braking_deceleration
+from safeguard.controllers.certify import quick_certificate
+from safeguard.core.certificate import Uncertainty
+from safeguard.core.config import FilterConfig
+from safeguard.core.errors import ConfigError
+from safeguard.core.robot import RobotModel
+from safeguard.core.types import Vector, frozen_array
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Numbers of one filter; arrays have shape (n,).
+
+    Attributes:
+        a_brake: deceleration of verified stops, rad/s².
+        a_plan: deceleration that bounds and rows plan with, less by what model errors take, rad/s².
+        q_min, q_max: where planned motion and stops end at most, rad.
+        v_max: largest commanded speed, rad/s.
+        tau_stop: torque that a verified stop may need; the rest is the feedback's, N·m.
+        tube: how far the robot may be from the stop that it follows, rad.
+        omega: natural frequency of the tracking law, rad/s.
+        provisional: no certificate stands behind them.
+    """
+
+    a_brake: Vector
+    a_plan: Vector
+    q_min: Vector
+    q_max: Vector
+    v_max: Vector
+    tau_stop: Vector
+    tube: Vector
+    omega: float
+    provisional: bool
+
+
+def figures(robot: RobotModel, dt: float, config: FilterConfig) -> Figures:
+    """Those that ``config`` names for ``robot``.
+
+    Without a certificate one share of the acceleration limits is sampled for which all joints can brake at once at
+    their speed limits; a robot that can't gets the quick certificate of an exact model, which lowers its speeds.
+
+    Raises:
+        CertificateError: the certificate is of something else.
+        ConfigError: the position margin is less than what discrete time needs.
+    """
+    limits, margins, certificate = robot.limits, config.margins, config.certificate
+    if certificate is not None:
+        certificate.check(robot, dt, config.delay_ticks)
+    elif (braking := braking_deceleration(robot, config.brake)) is not None:
+        return _from_margins(robot, dt, config, braking)
+    else:
+        exact = Uncertainty.of(
+            robot, mass_error_share=0.0, friction_nm=0.0, position_error_rad=0.0, velocity_error_radps=0.0
+        )
+        certificate = quick_certificate(robot, dt, exact, delay_ticks=config.delay_ticks)
+    kept = certificate.position_margin + margins.position_rad
+    reserve = np.maximum(certificate.torque_reserve, margins.torque_share * limits.tau_max)
+    speed = np.minimum(certificate.speed - certificate.velocity_margin, (1.0 - margins.velocity_share) * limits.v_max)
+    return _checked(
+        Figures(
+            a_brake=certificate.deceleration,
+            a_plan=frozen_array(config.brake.plan_share * certificate.deceleration),
+            q_min=frozen_array(limits.q_min + kept),
+            q_max=frozen_array(limits.q_max - kept),
+            v_max=frozen_array(speed),
+            tau_stop=frozen_array(limits.tau_max - reserve),
+            tube=certificate.path_margin,
+            omega=certificate.tracking_radps,
+            provisional=certificate.provisional,
+        ),
+        dt,
+        config,
+    )
+
+
+def _from_margins(robot: RobotModel, dt: float, config: FilterConfig, a_brake: Vector) -> Figures:
+    limits, margins = robot.limits, config.margins
+    return _checked(
+        Figures(
+            a_brake=a_brake,
+            a_plan=frozen_array(config.brake.plan_share * a_brake),
+            q_min=frozen_array(limits.q_min + margins.position_rad),
+            q_max=frozen_array(limits.q_max - margins.position_rad),
+            v_max=frozen_array((1.0 - margins.velocity_share) * limits.v_max),
+            tau_stop=frozen_array((1.0 - margins.torque_share) * limits.tau_max),
+            tube=frozen_array(np.zeros(robot.n)),
+            omega=config.brake.omega_radps,
+            provisional=True,
+        ),
+        dt,
+        config,
+    )
+
+
+def _checked(made: Figures, dt: float, config: FilterConfig) -> Figures:
+    least = float(made.a_brake.max()) * dt * dt / 8.0
+    if config.margins.position_rad < least:
+        raise ConfigError(
+            f"margins.position_rad = {config.margins.position_rad}: the last, partial period of a stop runs "
+            f"on by up to {least:.2g} rad at dt = {dt} s; keep at least that"
+        )
+    return made
