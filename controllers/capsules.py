@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safeguard.controllers.compiled import (
     BLOCKS,
     COUNT,
+    FLAGS,
     INT_ROWS,
     INTS,
     MATRIX,
@@ -38,6 +39,7 @@ Integers = NDArray[np.int64]
 _TINY = 1e-12
 _MEETING = 1e-9  # m
 _NEARER = 1e-4  # m
+_GILBERT_STEPS = 24
 PROVED = -1  # answer of ``march``
 RECOVERY = 1e-5  # m; rounding of a distance that must not shrink
 
@@ -146,6 +148,66 @@ def _touch_plane(ends: Vector, m: int, pieces: Vector, plane: int, i: int, sign:
     return least - float(ends[m, plane, 3]) - float(pieces[i, 6])
 
 
+@part
+def _furthest(frames: Vector, b: int, points: Vector, first: int, end: int, x: float, y: float, z: float) -> int:
+    """Which of the points of a piece on body b lies furthest along (x, y, z)."""
+    u = frames[0, b, 0] * x + frames[0, b, 3] * y + frames[0, b, 6] * z
+    v = frames[0, b, 1] * x + frames[0, b, 4] * y + frames[0, b, 7] * z
+    w = frames[0, b, 2] * x + frames[0, b, 5] * y + frames[0, b, 8] * z
+    best, which = -inf, first
+    for k in range(first, end):
+        d = points[k, 0] * u + points[k, 1] * v + points[k, 2] * w
+        if d > best:
+            best, which = d, k
+    return which
+
+
+@part
+def _gap(
+    frames: Vector,
+    bodies: Integers,
+    points: Vector,
+    spans: Integers,
+    thick: Vector,
+    i: int,
+    j: int,
+    start: Vector,
+    need: float,
+) -> float:
+    """A lower bound of the distance of two convex pieces, improved until it is ``need`` or cannot be.
+
+    For any unit n no two points are closer than min n·b − max n·a: what the planes across n leave between the pieces.
+    Gilbert's algorithm finds a good n: w is a difference of points of the pieces, nearer to the origin in every step
+    (E. G. Gilbert, SIAM J. Control 1966); ``start`` holds the first n.
+    """
+    x, y, z = start[0, 0], start[0, 1], start[0, 2]
+    wx, wy, wz, best, radius = 0.0, 0.0, 0.0, -inf, thick[i] + thick[j]
+    for step in range(_GILBERT_STEPS):
+        a = _furthest(frames, bodies[i], points, spans[i], spans[i + 1], x, y, z)
+        b = _furthest(frames, bodies[j], points, spans[j], spans[j + 1], -x, -y, -z)
+        f, g = bodies[i], bodies[j]
+        sx = frames[0, g, 9] - frames[0, f, 9]
+        sy = frames[0, g, 10] - frames[0, f, 10]
+        sz = frames[0, g, 11] - frames[0, f, 11]
+        for r in range(3):
+            sx += frames[0, g, r] * points[b, r] - frames[0, f, r] * points[a, r]
+            sy += frames[0, g, 3 + r] * points[b, r] - frames[0, f, 3 + r] * points[a, r]
+            sz += frames[0, g, 6 + r] * points[b, r] - frames[0, f, 6 + r] * points[a, r]
+        best = max(best, sx * x + sy * y + sz * z - radius)
+        if step == 0:
+            wx, wy, wz = sx, sy, sz
+        else:
+            ex, ey, ez = sx - wx, sy - wy, sz - wz
+            length = ex * ex + ey * ey + ez * ez
+            share = min(max(-(wx * ex + wy * ey + wz * ez) / length, 0.0), 1.0) if length > _TINY * _TINY else 0.0
+            wx, wy, wz = wx + share * ex, wy + share * ey, wz + share * ez
+        norm = sqrt(wx * wx + wy * wy + wz * wz)
+        if best >= need or norm - radius < need or norm < _MEETING:
+            break
+        x, y, z = wx / norm, wy / norm, wz / norm
+    return best
+
+
 @kernel(types.void, MATRIX, INTS, MATRIX, MATRIX, INTS, MATRIX, INT_ROWS, OUT)
 def measure(
     q: Vector,
@@ -230,7 +292,7 @@ def sweep(
                     least[k], when[k] = d, m
 
 
-@kernel(COUNT, *[VECTOR] * 5, MATRIX, VECTOR, NUMBER, OUT_INTS)
+@kernel(COUNT, *[VECTOR] * 5, MATRIX, VECTOR, VECTOR, NUMBER, OUT_INTS)
 def nearby(
     v: Vector,
     a_plan: Vector,
@@ -238,6 +300,7 @@ def nearby(
     upper: Vector,
     least: Vector,
     reach: Vector,
+    furthest: Vector,
     zone: Vector,
     dt: float,
     out: Integers,
@@ -245,7 +308,8 @@ def nearby(
     """Pairs that some acceleration between the bounds could bring closer than its ``zone`` on its stop; their number.
 
     An acceleration a for one period moves no point of the stop by more than |a − a_0| times
-    dt²/2 + dt max|w| / a_p, with the planned braking a_0 and the speeds w that lie between.
+    dt²/2 + dt max|w| / a_p, with the planned braking a_0 and the speeds w that lie between. ``furthest`` is the largest
+    reach of every joint, which settles most pairs.
     """
     moved, count = np.empty(len(v)), 0
     for j in range(len(v)):
@@ -253,8 +317,13 @@ def nearby(
         change = max(upper[j] - planned, planned - lower[j])
         speed = abs(v[j]) + (abs(planned) + change) * dt
         moved[j] = change * (0.5 * dt * dt + speed * dt / a_plan[j])
+    most = 0.0
+    for j in range(len(v)):
+        most += furthest[j] * moved[j]
     for k in range(len(least)):
         d = least[k]
+        if d - most >= zone[k]:
+            continue
         for j in range(len(v)):
             d -= reach[k, j] * moved[j]
         if not d >= zone[k]:
@@ -339,7 +408,7 @@ def steer(
         length[c] = max(sqrt(square), 1e-12)
 
 
-@kernel(COUNT, *[VECTOR] * 6, MATRIX, VECTOR, OUT_INTS)
+@kernel(COUNT, *[VECTOR] * 6, MATRIX, VECTOR, VECTOR, OUT_INTS)
 def suspects(
     now: Vector,
     end: Vector,
@@ -348,6 +417,7 @@ def suspects(
     q0: Vector,
     stop: Vector,
     reach: Vector,
+    furthest: Vector,
     floor: Vector,
     out: Integers,
 ) -> int:
@@ -357,8 +427,12 @@ def suspects(
     and d₁ none is below d₀ − reach · T, d₁ − reach · T, or the mean of both. ``end`` are distances at ``q_end``, which
     is near ``stop``.
     """
-    count = 0
+    count, most = 0, 0.0
+    for j in range(len(q)):
+        most += furthest[j] * (abs(q0[j] - q[j]) + abs(stop[j] - q0[j]))
     for k in range(len(now)):
+        if now[k] - most >= floor[k]:
+            continue
         way, off = 0.0, 0.0
         for j in range(len(q)):
             way += reach[k, j] * (abs(q0[j] - q[j]) + abs(stop[j] - q0[j]))
@@ -371,7 +445,8 @@ def suspects(
 
 
 @kernel(
-    COUNT, *[VECTOR] * 5, INTS, *[VECTOR] * 2, MATRIX, INTS, MATRIX, MATRIX, INTS, MATRIX, INT_ROWS, COUNT, OUT
+    COUNT, *[VECTOR] * 5, INTS, *[VECTOR] * 2, MATRIX, INTS, MATRIX, MATRIX, INTS, MATRIX, INT_ROWS,
+    MATRIX, INTS, VECTOR, FLAGS, COUNT, OUT,
 )  # fmt: skip
 def march(
     now: Vector,
@@ -389,6 +464,10 @@ def march(
     bodies: Integers,
     pieces: Vector,
     pairs: Integers,
+    points: Vector,
+    spans: Integers,
+    thick: Vector,
+    hulls: Vector,
     most: int,
     found: Vector,
 ) -> int:
@@ -414,15 +493,20 @@ def march(
         _move(frames, bodies, pieces, ends, 0)
         unproved = -1
         for c in range(m):
-            d_there[c] = _touch(ends, 0, pieces, pairs[chosen[c], 0], pairs[chosen[c], 1], touch, 0)
-            if not d_there[c] >= min(floor[chosen[c]], now[chosen[c]] - RECOVERY):
+            p = chosen[c]
+            i, j, way, least = pairs[p, 0], pairs[p, 1], 0.0, hard[p]
+            for k in range(n):
+                way += reach[p, k] * abs(path[1, k] - path[0, k])
+            sample = min(floor[p], now[p] - RECOVERY)
+            need = max(sample, 2.0 * least + way - d_here[c]) if now[p] > least + RECOVERY else sample
+            d_there[c] = _touch(ends, 0, pieces, i, j, touch, 0)
+            if d_there[c] < need and hulls[p]:
+                gap = _gap(frames, bodies, points, spans, thick, i, j, touch, 2.0 * need)
+                d_there[c] = max(d_there[c], gap)
+            if not d_there[c] >= sample:
                 found[0] = d_there[c]
                 return c
-            way = 0.0
-            for k in range(n):
-                way += reach[chosen[c], k] * abs(path[1, k] - path[0, k])
-            least = hard[chosen[c]]
-            if now[chosen[c]] > least + RECOVERY and not d_here[c] + d_there[c] - way >= 2.0 * least:
+            if not d_there[c] >= need:
                 unproved = c
         if unproved >= 0:
             if not entered:

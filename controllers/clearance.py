@@ -97,6 +97,7 @@ class Clearance:
         self._zone = self._row + config.zone_m
         self._found, self._number = np.zeros(pairs, dtype=np.int64), np.zeros(1)
         self._reach, self._between = robot.collision.reach, robot.collision.between
+        self._furthest = self._reach.max(axis=0, initial=0.0)
         self._data = robot.pin_model.createData()
         self._placed = robot.collision.geometry.createData()
         self._results = list(self._placed.distanceResults)
@@ -156,7 +157,8 @@ class Clearance:
             q, v, a_plan, *shapes.tree, shapes.bodies, shapes.pieces, shapes.pairs, _SHARES,
             self._reach, self._zone, self._path, self._frames, self._ends, distances, self._least, self._when,
         )  # fmt: skip
-        known = np.tile(shapes.exact, (len(_SHARES), 1))
+        known = np.empty(distances.shape, dtype=bool)
+        known[:] = shapes.exact
         self.now = Distances(q, distances[0], known[0])
         self.end = Distances(self._path[-1].copy(), distances[-1], known[-1])
         near = self._near(v, a_plan, lower, upper, dt)
@@ -178,7 +180,9 @@ class Clearance:
         return ClearanceRows(near, slots, C, bound, slack, length)
 
     def _near(self, v: Vector, a_plan: Vector, lower: Vector, upper: Vector, dt: float) -> Indices:
-        count = kernels.nearby(v, a_plan, lower, upper, self._least, self._reach, self._zone, dt, self._found)
+        count = kernels.nearby(
+            v, a_plan, lower, upper, self._least, self._reach, self._furthest, self._zone, dt, self._found
+        )
         return self._found[:count].copy()
 
     def _sharpen(self, distances: Vector, known: Flags, near: Indices) -> None:
@@ -219,13 +223,14 @@ class Clearance:
         pairs = self._suspects(now, end, plan)
         if len(pairs) and not self._all_exact:
             self._refine(now, pairs)
-            self._refine(end, pairs)
             pairs = self._suspects(now, end, plan)
         return self._path_refusal(now, plan, pairs) if len(pairs) else ""
 
     def _suspects(self, now: Distances, end: Distances, plan: StopPlan) -> Indices:
         stop, floor = stop_position(plan.q0, plan.v0, plan.a_brake), self._floor
-        count = kernels.suspects(now.d, end.d, now.q, end.q, plan.q0, stop, self._reach, floor, self._found)
+        count = kernels.suspects(
+            now.d, end.d, now.q, end.q, plan.q0, stop, self._reach, self._furthest, floor, self._found
+        )
         return self._found[:count].copy()
 
     def _path_refusal(self, now: Distances, plan: StopPlan, pairs: Indices) -> str:
@@ -244,7 +249,8 @@ class Clearance:
         shapes = self._shapes
         return kernels.march(
             now.d, now.q, plan.q0, plan.v0, plan.a_brake, pairs, self._floor, self._hard, self._reach,
-            *shapes.tree, shapes.bodies, shapes.pieces, shapes.pairs, self._config.path_samples, self._number,
+            *shapes.tree, shapes.bodies, shapes.pieces, shapes.pairs, *shapes.corners, shapes.hulls,
+            self._config.path_samples, self._number,
         )  # fmt: skip
 
     def _bisected_refusal(self, now: Distances, plan: StopPlan, pairs: Indices) -> str:
@@ -292,9 +298,10 @@ class Clearance:
             pin.computeDistance(geometry, placed, pair)
             found.append(result.min_distance)
             if keep:
-                normal, wrench = result.normal, self._wrenches[pair]
-                if normal @ normal > _UNIT:  # touching: the last good normal, never a row of zeros
-                    wrench[:3] = normal
+                wrench = self._wrenches[pair]
+                x, y, z = result.normal.tolist()
+                if x * x + y * y + z * z > _UNIT:  # touching: the last good normal, never a row of zeros
+                    wrench[:3] = x, y, z
                 wrench[3:] = result.getNearestPoint1()
         return np.array(found)
 

@@ -24,6 +24,9 @@ class Capsules:
         bodies, pieces: body (P,) and capsule (P, 8) of every piece.
         pairs: kept pairs, shape (K, 2).
         exact: whether the capsules of a pair are the pieces themselves, shape (K,).
+        corners: of all pieces: points (V, 3) in the frames of their bodies whose convex hull, grown by thick (P,),
+            contains piece p; those from spans[p] to spans[p + 1]. A half-space has none.
+        hulls: pairs for which the corners say more than the capsules, shape (K,).
     """
 
     tree: tuple[Integers, Vector, Vector]
@@ -31,24 +34,36 @@ class Capsules:
     pieces: Vector
     pairs: Integers
     exact: NDArray[np.bool_]
+    corners: tuple[Vector, Integers, Vector]
+    hulls: NDArray[np.bool_]
 
     @classmethod
     def of(cls, robot: RobotModel) -> Capsules:
         """Those of ``robot``."""
         model = robot.pin_model
-        rows = [_capsule(obj) for obj in robot.collision.geometry.geometryObjects]
+        objects = list(robot.collision.geometry.geometryObjects)
+        rows = [_capsule(obj) for obj in objects]
         same = [exact for _, exact in rows]
         pairs = np.array(robot.collision.pairs, dtype=np.int64).reshape(-1, 2)
+        corners = [_corners(obj, row) for obj, (row, _) in zip(objects, rows, strict=True)]
+        solid = [len(points) > 0 for points, _ in corners]
+        exact = np.array([same[i] and same[j] for i, j in robot.collision.pairs], dtype=bool)
         return cls(
             tree=(
                 np.array([model.parents[j] for j in range(1, model.njoints)], dtype=np.int64),
                 np.array([_frame_row(model.jointPlacements[j]) for j in range(1, model.njoints)]),
                 np.array([_axis(model, j) for j in range(1, model.njoints)]),
             ),
-            bodies=np.array([o.parentJoint for o in robot.collision.geometry.geometryObjects], dtype=np.int64),
+            bodies=np.array([obj.parentJoint for obj in objects], dtype=np.int64),
             pieces=np.array([row for row, _ in rows], dtype=np.float64).reshape(-1, 8),
             pairs=pairs,
-            exact=np.array([same[i] and same[j] for i, j in robot.collision.pairs], dtype=bool),
+            exact=exact,
+            corners=(
+                np.vstack([np.zeros((0, 3)), *(points for points, _ in corners)]),
+                np.cumsum([0, *(len(points) for points, _ in corners)], dtype=np.int64),
+                np.array([radius for _, radius in corners], dtype=np.float64),
+            ),
+            hulls=~exact & np.array([solid[i] and solid[j] for i, j in robot.collision.pairs], dtype=bool),
         )
 
 
@@ -78,6 +93,16 @@ def _capsule(obj: Any) -> tuple[list[float], bool]:
         return [*place.act(-half), *place.act(half), shape.radius, 0.0], isinstance(shape, coal.Capsule)
     a, b, radius = _enclosing(_points(shape))
     return [*place.act(a), *place.act(b), radius, 0.0], False
+
+
+def _corners(obj: Any, row: list[float]) -> tuple[Vector, float]:
+    """(points in the body's frame, radius): the piece lies within the radius of their convex hull."""
+    shape, place = obj.geometry, obj.placement
+    if isinstance(shape, coal.Halfspace):
+        return np.zeros((0, 3)), 0.0
+    if isinstance(shape, coal.Sphere | coal.Capsule | coal.Cylinder):
+        return np.array(row[:6]).reshape(2, 3), row[6]
+    return _points(shape) @ place.rotation.T + place.translation, 0.0
 
 
 def _points(shape: Any) -> Vector:

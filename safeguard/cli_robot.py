@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -78,32 +79,28 @@ def _read(key: str, value: Any) -> Any:
 
 
 def certificate_table(certificate: Certificate) -> Table:
-    """One row a joint: envelope, deceleration, torques and margins."""
-    table = Table(
-        "joint",
-        "speed, rad/s",
-        "of limit",
-        "brake, rad/s²",
-        "of limit",
-        "authority, N·m",
-        "− disturbance",
-        "= left",
-        "position margin, rad",
-        "speed margin, rad/s",
-        title=certificate.robot,
-    )
+    """One row a joint: envelope, deceleration, torques and margins. It fits 80 columns; only names of joints fold."""
+    table = Table(title=certificate.robot, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("joint", overflow="fold")
+    for head in (
+        "speed\nrad/s\n(of limit)",
+        "brake\nrad/s²\n(of limit)",
+        "authority −\ndisturbance\n= left, N·m",
+        "position\nmargin\nmrad",
+        "speed\nmargin\nmrad/s",
+    ):
+        table.add_column(head, justify="right", no_wrap=True)
+    digits = 1 if max(joint.authority_nm for joint in certificate.joints) >= 10.0 else 2
     for joint in certificate.joints:
+        parts = (joint.authority_nm, joint.disturbance_nm, joint.remaining_nm)
+        authority, disturbance, left = (f"{part:.{digits}f}" for part in parts)
         table.add_row(
             joint.joint,
-            f"{joint.speed_radps:.2f}",
-            f"{joint.speed_share:.0%}",
-            f"{joint.deceleration_radps2:.2f}",
-            f"{joint.deceleration_share:.0%}",
-            f"{joint.authority_nm:.2f}",
-            f"{joint.disturbance_nm:.2f}",
-            f"{joint.remaining_nm:.2f}",
-            f"{joint.position_margin_rad:.4f}",
-            f"{joint.velocity_margin_radps:.4f}",
+            f"{joint.speed_radps:.2f} ({joint.speed_share:.0%})",
+            f"{joint.deceleration_radps2:.2f} ({joint.deceleration_share:.0%})",
+            f"{authority} − {disturbance} = {left}",
+            f"{1e3 * joint.position_margin_rad:.1f}",
+            f"{1e3 * joint.velocity_margin_radps:.1f}",
         )
     return table
 

@@ -38,7 +38,7 @@ class ClearanceConfig(_Section):
     buffer_m: float = Field(default=0.006, ge=0.0, description="rows steer this much before the floor")
     decay_s: float = Field(default=0.05, gt=0.0, description="time constant of the approach to the buffer")
     zone_m: float = Field(
-        default=0.02, gt=0.0, description="stops that end further than this from the buffer get no row"
+        default=0.005, gt=0.0, description="stops that end further than this from the buffer get no row"
     )
     slots: int = Field(default=8, ge=1, description="number of rows in the QP")
     hysteresis_m: float = Field(default=0.002, ge=0.0, description="advantage of a pair that has a row already")

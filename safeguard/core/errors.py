@@ -10,6 +10,8 @@ Nothing in the control loop raises these: a bad policy, sensor or solver becomes
     ├── SpecError          an action specification that is missing or does not fit the robot
     ├── ModeTableError     a mode table that cannot be compiled
     ├── CalibrationError   a calibration artefact that is damaged or belongs to something else
+    ├── CertificateError   a certificate that is damaged or belongs to something else (safeguard.core.certificate)
+    │   └── NotCertifiableError  no speed envelope leaves authority after the disturbance; names the joint
     ├── JournalError       a run folder that cannot be written or read
     │   └── JournalDamageError  a journal whose bytes are not what was written (safeguard.audit.reader)
     └── MissingExtraError  an optional dependency that the called feature needs

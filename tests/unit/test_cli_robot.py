@@ -3,13 +3,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from safeguard import cli
-from safeguard.cli_robot import certificate_sentence
-from safeguard.core.certificate import Certificate
+from safeguard.cli_robot import certificate_sentence, certificate_table
+from safeguard.core.certificate import Certificate, JointCertificate
 from tests.unit.certificate_support import certificate
 
 COARSE = ["--epsilon", "0.08", "--beta", "0.001"]
@@ -28,11 +30,25 @@ class Done:
 Call = Callable[..., Done]
 
 
+def cells(joint: JointCertificate) -> list[str]:
+    """The row of a joint, word by word."""
+    return [
+        joint.joint,
+        f"{joint.speed_radps:.2f}",
+        f"({joint.speed_share:.0%})",
+        f"{joint.deceleration_radps2:.2f}",
+        f"({joint.deceleration_share:.0%})",
+        *f"{joint.authority_nm:.1f} − {joint.disturbance_nm:.1f} = {joint.remaining_nm:.1f}".split(),
+        f"{1e3 * joint.position_margin_rad:.1f}",
+        f"{1e3 * joint.velocity_margin_radps:.1f}",
+    ]
+
+
 @pytest.fixture
 def robot_certify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """``safeguard robot certify panda``, in an empty folder, with few samples."""
+    """``safeguard robot certify panda``, in an empty folder, with few samples, 80 columns wide."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.console, "_width", 300)
+    monkeypatch.setattr(cli.console, "_width", 80)
 
     def call(*arguments: str) -> Done:
         monkeypatch.setattr(sys, "argv", ["safeguard", "robot", "certify", "panda", *COARSE, *arguments])
@@ -44,13 +60,28 @@ def robot_certify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     return call
 
 
-def test_certify(robot_certify: Call, tmp_path: Path) -> None:
-    """A row a joint, one sentence, and a file that is the certificate which the function makes."""
+@pytest.mark.parametrize("width", [80, 120])
+def test_certify(width: int, robot_certify: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A row a joint with nothing cut off, one sentence, and a file that is the certificate which the function makes."""
+    monkeypatch.setattr(cli.console, "_width", width)
     done = robot_certify(*LIGHT, "--out", "panda.json")
     assert done.code == cli.OK, done.err
-    assert all(joint.joint in done.out for joint in certificate().joints)
+    rows = [line for line in done.out.splitlines() if line.startswith("panda_joint")]
+    assert [row.split() for row in rows] == [cells(joint) for joint in certificate().joints]
+    assert all(len(row) <= 80 for row in rows)
     assert certificate_sentence(certificate()) in " ".join(done.out.split())
     assert Certificate.load(tmp_path / "panda.json") == certificate()
+
+
+def test_long_names_fold_and_numbers_do_not() -> None:
+    """In 80 columns a robot with long names has its numbers whole and in one line."""
+    first, *rest = certificate().joints
+    named = first.model_copy(update={"joint": "left_shoulder_pitch_joint"})
+    console = Console(width=80, file=StringIO())
+    console.print(certificate_table(certificate().model_copy(update={"joints": (named, *rest)})))
+    assert isinstance(console.file, StringIO)
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert cells(named)[1:] in [line[1:] for line in lines]
 
 
 def test_certify_for_machines(robot_certify: Call) -> None:

@@ -150,7 +150,7 @@ def test_outside_the_buffer_at_rest_no_slack_is_needed() -> None:
     rng, seen = np.random.default_rng(4), 0
     while seen < 30:
         q = random_q(rng)
-        if not 0.0101 < capsule_distances(panda(), q).min() < 0.03:
+        if not 0.0101 < capsule_distances(panda(), q).min() < 0.014:
             continue
         rows, _, _ = rows_at(q, np.zeros(7))
         assert len(rows.pairs) > 0
