@@ -14,11 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pinocchio as pin
+from numpy.typing import NDArray
 
-from safeguard.controllers.compiled import COUNT, NUMBER, OUT_COLUMNS, VECTOR, kernel
+from safeguard.controllers.compiled import COUNT, FLAGS, NUMBER, OUT_COLUMNS, VECTOR, kernel
 from safeguard.core.config import BrakeConfig
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import NS_PER_S, Vector, frozen_array
+
+Flags = NDArray[np.bool_]
 
 _SEED = 7
 _QUANTILE = 0.01
@@ -26,8 +29,10 @@ _STEP_S, _BETWEEN = 0.04, 60  # a stop is also looked at between its corners, so
 _LEAST_SHARE = 0.05  # of the acceleration limits; with less, stops last for seconds
 
 
-@kernel(COUNT, *[VECTOR] * 3, NUMBER, *[OUT_COLUMNS] * 3)
-def stop_corners(q0: Vector, v0: Vector, a_brake: Vector, step: float, q: Vector, v: Vector, a: Vector) -> int:
+@kernel(COUNT, *[VECTOR] * 3, FLAGS, NUMBER, *[OUT_COLUMNS] * 3)
+def stop_corners(
+    q0: Vector, v0: Vector, a_brake: Vector, resting: Flags, step: float, q: Vector, v: Vector, a: Vector
+) -> int:
     """Fill the columns of q, v, a as ``StopPlan.corners`` says; the number of columns filled."""
     n, room = len(q0), q.shape[1]
     rest, count, before = np.empty(n), 0, 0.0
@@ -36,7 +41,7 @@ def stop_corners(q0: Vector, v0: Vector, a_brake: Vector, step: float, q: Vector
     order = np.argsort(rest)
     for r in range(-1, n):  # the start, then every joint in the order in which they come to rest
         until = 0.0 if r < 0 else rest[order[r]]
-        if r >= 0 and until == 0.0:
+        if r >= 0 and (until == 0.0 or not (resting[order[r]] or r == n - 1)):
             continue
         parts = min(int((until - before) / step) + 1, room - count - 2 * (n - r))
         for part in range(1, parts + 2):  # on the way to it, just before it, just after it
@@ -103,15 +108,18 @@ class StopPlan:
         """Seconds since the start at ``now`` ns; not before the start."""
         return max(now - self.t0, 0) / NS_PER_S
 
-    def corners(self) -> tuple[Vector, Vector, Vector]:
+    def corners(self, resting: Flags | None = None) -> tuple[Vector, Vector, Vector]:
         """(q, v, a) wherever the torque of the stop can be largest, each of shape (k, n).
+
+        With ``resting``, shape (n,), only these joints' coming to rest counts, and that of the last.
 
         The acceleration jumps when a joint comes to rest: the start, just before and just after every such moment,
         and at least every 40 ms in between, up to 60 moments more. The hold at rest is the last of them.
         """
         n = len(self.q0)
         q, v, a = (np.empty((n, 2 * n + 1 + _BETWEEN), order="F") for _ in range(3))
-        k = stop_corners(self.q0, self.v0, self.a_brake, _STEP_S, q, v, a)
+        resting = np.ones(n, dtype=bool) if resting is None else resting
+        k = stop_corners(self.q0, self.v0, self.a_brake, resting, _STEP_S, q, v, a)
         return q[:, :k].T, v[:, :k].T, a[:, :k].T
 
 

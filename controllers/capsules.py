@@ -35,11 +35,13 @@ from safeguard.controllers.compiled import (
 from safeguard.core.types import Vector
 
 Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 _TINY = 1e-12
 _MEETING = 1e-9  # m
 _NEARER = 1e-4  # m
-_GILBERT_STEPS = 24
+_GILBERT_STEPS = 20
+_SHARP = 1e-5  # m
 PROVED = -1  # answer of ``march``
 RECOVERY = 1e-5  # m; rounding of a distance that must not shrink
 
@@ -172,9 +174,10 @@ def _gap(
     i: int,
     j: int,
     start: Vector,
-    need: float,
+    least: float,
+    enough: float,
 ) -> float:
-    """A lower bound of the distance of two convex pieces, improved until it is ``need`` or cannot be.
+    """A lower bound of the distance of two convex pieces, improved until it is ``enough``, or cannot be ``least``.
 
     For any unit n no two points are closer than min n·b − max n·a: what the planes across n leave between the pieces.
     Gilbert's algorithm finds a good n: w is a difference of points of the pieces, nearer to the origin in every step
@@ -202,7 +205,7 @@ def _gap(
             share = min(max(-(wx * ex + wy * ey + wz * ez) / length, 0.0), 1.0) if length > _TINY * _TINY else 0.0
             wx, wy, wz = wx + share * ex, wy + share * ey, wz + share * ez
         norm = sqrt(wx * wx + wy * wy + wz * wz)
-        if best >= need or norm - radius < need or norm < _MEETING:
+        if best >= enough or norm - radius < max(least, best + _SHARP) or norm < _MEETING:
             break
         x, y, z = wx / norm, wy / norm, wz / norm
     return best
@@ -408,6 +411,35 @@ def steer(
         length[c] = max(sqrt(square), 1e-12)
 
 
+@kernel(
+    types.void, MATRIX, INTS, MATRIX, MATRIX, INTS, MATRIX, INT_ROWS, MATRIX, INTS, VECTOR, INTS, NUMBER, OUT
+)  # fmt: skip
+def gaps(
+    q: Vector,
+    parents: Integers,
+    places: Vector,
+    axes: Vector,
+    bodies: Integers,
+    pieces: Vector,
+    pairs: Integers,
+    points: Vector,
+    spans: Integers,
+    thick: Vector,
+    chosen: Integers,
+    enough: float,
+    distances: Vector,
+) -> None:
+    """Raise the lower bounds of the chosen pairs at ``q``, given as one row, to what planes between them show."""
+    frames, ends, touch = np.empty((1, len(parents) + 1, 12)), np.empty((1, len(pieces), 6)), np.zeros((1, 6))
+    _place(q, 0, parents, places, axes, frames, 0)
+    _move(frames, bodies, pieces, ends, 0)
+    for c in range(len(chosen)):
+        k = chosen[c]
+        i, j = pairs[k, 0], pairs[k, 1]
+        _touch(ends, 0, pieces, i, j, touch, 0)
+        distances[k] = max(distances[k], _gap(frames, bodies, points, spans, thick, i, j, touch, -inf, enough))
+
+
 @kernel(COUNT, *[VECTOR] * 6, MATRIX, VECTOR, VECTOR, OUT_INTS)
 def suspects(
     now: Vector,
@@ -467,7 +499,7 @@ def march(
     points: Vector,
     spans: Integers,
     thick: Vector,
-    hulls: Vector,
+    hulls: Flags,
     most: int,
     found: Vector,
 ) -> int:
@@ -501,7 +533,7 @@ def march(
             need = max(sample, 2.0 * least + way - d_here[c]) if now[p] > least + RECOVERY else sample
             d_there[c] = _touch(ends, 0, pieces, i, j, touch, 0)
             if d_there[c] < need and hulls[p]:
-                gap = _gap(frames, bodies, points, spans, thick, i, j, touch, 2.0 * need)
+                gap = _gap(frames, bodies, points, spans, thick, i, j, touch, need, 2.0 * need)
                 d_there[c] = max(d_there[c], gap)
             if not d_there[c] >= sample:
                 found[0] = d_there[c]

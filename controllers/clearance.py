@@ -23,6 +23,7 @@ _SHARES = 1.0 - np.sqrt(1.0 - np.linspace(0.0, 1.0, 5))  # moments of a stop: eq
 _ANY_NORMAL = np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
 _GUESS, _HINT = np.array([1.0, 0.0, 0.0]), np.zeros(2, dtype=np.int32)
 _SEED, _SAMPLES = 11, 64  # configurations in which pairs are seen at their widest
+_ENOUGH_M = 0.03  # a lower bound that is worth no further step
 _UNIT = 0.25  # the square of a normal that is shorter is undefined
 
 
@@ -133,6 +134,15 @@ class Clearance:
             distances.d[vague] = self._exact(distances.q, vague, keep)
             distances.exact[vague] = True
 
+    def _raise(self, distances: Distances, pairs: Indices) -> None:
+        """Raise lower bounds of some pairs to what planes between their pieces show."""
+        shapes, vague = self._shapes, pairs[~distances.exact[pairs] & self._shapes.hulls[pairs]]
+        if len(vague):
+            kernels.gaps(
+                distances.q.reshape(1, -1), *shapes.tree, shapes.bodies, shapes.pieces, shapes.pairs,
+                *shapes.corners, vague, _ENOUGH_M, distances.d,
+            )  # fmt: skip
+
     # -- rows -----------------------------------------------------------------------------------------
 
     def rows(
@@ -222,7 +232,8 @@ class Clearance:
         """
         pairs = self._suspects(now, end, plan)
         if len(pairs) and not self._all_exact:
-            self._refine(now, pairs)
+            self._raise(now, pairs)
+            self._refine(now, pairs[now.d[pairs] < self._floor[pairs]])
             pairs = self._suspects(now, end, plan)
         return self._path_refusal(now, plan, pairs) if len(pairs) else ""
 

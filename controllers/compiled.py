@@ -27,6 +27,7 @@ OUT = types.Array(types.float64, 1, "C")
 OUT_MATRIX = types.Array(types.float64, 2, "C")
 OUT_BLOCKS = types.Array(types.float64, 3, "C")
 OUT_COLUMNS = types.Array(types.float64, 2, "F")
+OUT_FLAGS = types.Array(types.boolean, 1, "C")
 OUT_INTS = types.Array(types.int64, 1, "C")
 NUMBER = types.float64
 THREE_NUMBERS: Any = cast("Any", types).UniTuple(NUMBER, 3)

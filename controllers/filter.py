@@ -326,8 +326,10 @@ class SafetyFilter:
         refusal = self._end_refusal(plan)
         if refusal:
             return refusal
-        if not self._stop_torque.certain(dynamics.M.T, dynamics.gravity, problem.q, plan.q0, plan.v0, plan.a_brake):
-            torques = dynamics.torques_along(*plan.corners())
+        joints = self._stop_torque.uncertain(dynamics.M.T, dynamics.gravity, problem.q, plan)
+        if joints is not None:
+            torques = dynamics.torques_along(*plan.corners(self._stop_torque.coupled(joints)))
+            torques[:, ~joints] = 0.0  # between corners of others they may be larger than at any, and are bounded
             refusal = self._checker.torque_refusal(torques, self._stop_share)
         return refusal or self._clearance.stop_refusal(problem.distances, self._clearance.end, plan)
 

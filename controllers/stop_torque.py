@@ -15,16 +15,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from safeguard.controllers.compiled import BLOCKS, FLAG, MATRIX, VECTOR, kernel
+from safeguard.controllers.brake import StopPlan
+from safeguard.controllers.compiled import BLOCKS, COUNT, MATRIX, OUT_FLAGS, VECTOR, kernel
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Vector
+
+Flags = NDArray[np.bool_]
 
 _ROUNDING = 1e-6  # of the limit
 
 
-@kernel(FLAG, MATRIX, *[VECTOR] * 6, MATRIX, BLOCKS, VECTOR)
-def within(
+@kernel(COUNT, MATRIX, *[VECTOR] * 6, MATRIX, BLOCKS, VECTOR, OUT_FLAGS)
+def uncertain(
     M: Vector,
     gravity: Vector,
     q: Vector,
@@ -35,8 +39,12 @@ def within(
     drift: Vector,
     gamma: Vector,
     limit: Vector,
-) -> bool:
-    """Whether the stop from (q0, v0) certainly needs no torque beyond ``limit``; M and gravity are those at ``q``."""
+    out: Flags,
+) -> int:
+    """Joints that the stop from (q0, v0) may need torque beyond ``limit`` from, and their number.
+
+    M and gravity are those at ``q``.
+    """
     n = len(q)
     rest, way, torque = np.empty(n), np.empty(n), gravity.copy()
     for j in range(n):
@@ -54,17 +62,18 @@ def within(
                 inner += gamma[i, k, j] * abs(v0[j])
             spread += drift[i, k] * way[k] + inner * abs(v0[k])
         room[i] = limit[i] - spread
-        if not abs(torque[i]) <= room[i]:
-            return False
+        out[i] = not abs(torque[i]) <= room[i]
     order = np.argsort(rest)
     for r in range(n):  # one joint after the other comes to rest
         j = order[r]
         push = -a_brake[j] if v0[j] > 0.0 else a_brake[j] if v0[j] < 0.0 else 0.0
         for i in range(n):
             torque[i] -= M[j, i] * push
-            if not abs(torque[i]) <= room[i]:
-                return False
-    return True
+            out[i] |= not abs(torque[i]) <= room[i]
+    count = 0
+    for i in range(n):
+        count += out[i]
+    return count
 
 
 class StopTorque:
@@ -82,17 +91,27 @@ class StopTorque:
             0.5 * (D + D.transpose(0, 2, 1) + D.transpose(2, 0, 1))
         )  # D_ijk + D_ikj + D_jki
         self._drift = np.einsum("ijk,j->ik", D, a_brake) + G
+        self._couples = np.array([[_carries(robot, i, j) for j in range(robot.n)] for i in range(robot.n)])
+        self._open = np.zeros(robot.n, dtype=bool)
         self._viscous, self._limit = robot.viscous, (1.0 - _ROUNDING) * limit - robot.coulomb
 
-    def certain(self, M: Vector, gravity: Vector, q: Vector, q0: Vector, v0: Vector, a_brake: Vector) -> bool:
-        """Whether the stop from (q0, v0), which begins near ``q``, certainly stays within the limit.
+    def uncertain(self, M: Vector, gravity: Vector, q: Vector, plan: StopPlan) -> Flags | None:
+        """Joints for which a stop that begins near ``q`` may go beyond the limit, shape (n,); None if there are none.
 
         Args:
             M: mass matrix at q with armature, shape (n, n), kg·m². gravity: its torque at q, shape (n,), N·m.
-            q: where they were evaluated. q0, v0: start of the stop. All of shape (n,), rad and rad/s.
-            a_brake: deceleration of the stop, at most the one of the constructor.
+            q: where they were evaluated, shape (n,), rad.
+            plan: the stop; it brakes with at most the deceleration of the constructor.
         """
-        return within(M, gravity, q, q0, v0, a_brake, self._viscous, self._drift, self._gamma, self._limit)
+        found = uncertain(
+            M, gravity, q, plan.q0, plan.v0, plan.a_brake,
+            self._viscous, self._drift, self._gamma, self._limit, self._open,
+        )  # fmt: skip
+        return self._open if found else None
+
+    def coupled(self, joints: Flags) -> Flags:
+        """Joints whose coming to rest changes the torque of some of ``joints``, shape (n,)."""
+        return np.asarray(self._couples[joints].any(axis=0), dtype=np.bool_)
 
 
 def changes(robot: RobotModel) -> tuple[Vector, Vector]:
@@ -113,6 +132,12 @@ def changes(robot: RobotModel) -> tuple[Vector, Vector]:
     # A joint that carries both i and j, or is one of them, turns both columns alike: M_ij does not change.
     D[above[:, None, :] & above[None, :, :]] = 0.0
     return D, G
+
+
+def _carries(robot: RobotModel, i: int, j: int) -> bool:
+    """One of the two joints carries the other."""
+    supports = robot.pin_model.supports
+    return i + 1 in supports[j + 1] or j + 1 in supports[i + 1]
 
 
 def _levers(model: Any, b: int, turning: Vector) -> Vector:

@@ -350,10 +350,13 @@ def bench(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
 ) -> None:
     """Time the whole tick and its stages, with the QP active and with admissible proposals."""
-    from safeguard.scenarios.bench import bench_table, bench_tick
+    from safeguard.scenarios.bench import bench_filter, bench_table, bench_tick, filter_table
 
     figures = bench_tick(robot, ticks)
+    calls = bench_filter(robot, ticks)
     console.print(bench_table(figures))
+    console.print(filter_table(calls, robot))
+    figures["filter"] = calls
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=1) + "\n")
 

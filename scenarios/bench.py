@@ -14,15 +14,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import JsonValue
 from rich.table import Table
 
-from safeguard.core.enums import FilterStatus, Reference
+from safeguard.controllers import SafetyFilter
+from safeguard.core.enums import FilterStatus, NominalKind, Reference
 from safeguard.core.errors import SafeguardError
 from safeguard.core.robot import RobotModel
-from safeguard.core.types import ActionSpec, Decision, Observation, RobotState, Timings, Vector
+from safeguard.core.types import ActionSpec, Decision, Nominal, Observation, RobotState, Timings, Vector
 from safeguard.policies import as_policy
 from safeguard.scenarios.push import READY
 from safeguard.shield import Shield
@@ -95,6 +97,67 @@ def bench_tick(robot_name: str, ticks: int) -> dict[str, JsonValue]:
     return figures
 
 
+def bench_filter(robot_name: str, ticks: int) -> dict[str, JsonValue]:
+    """Percentiles of a call of ``SafetyFilter`` in µs: proposals that come out unchanged, and both solvers at work.
+
+    The proposals of ``bench_tick`` at acceleration level; the three filters take turns in blocks of ticks.
+    """
+    robot = RobotModel.load(robot_name)
+    home = np.array(READY) if robot_name == "panda" else robot.home
+    calls = {
+        "admissible": _Calls(robot, home, "osqp", FilterStatus.ADMISSIBLE),
+        "QP active, OSQP": _Calls(robot, home, "osqp", FilterStatus.CORRECTED),
+        "QP active, DAQP": _Calls(robot, home, "daqp", FilterStatus.CORRECTED),
+    }
+    for start in range(0, _WARM_UP + ticks, _BLOCK):
+        for call in calls.values():
+            for number in range(start, start + _BLOCK):
+                call.tick(number >= _WARM_UP)
+    return {name: _percentiles(np.array(call.spent)) for name, call in calls.items()}
+
+
+class _Calls:
+    """A filter with its own body, which follows it exactly, and one kind of proposal."""
+
+    def __init__(self, robot: RobotModel, home: Vector, solver: Literal["osqp", "daqp"], status: FilterStatus) -> None:
+        self._filter = SafetyFilter(robot, PERIOD, solver=solver)
+        self._home, self._status, self._limits = home, status, robot.limits
+        self._q, self._v, self._now = np.array(home), np.zeros(robot.n), 0
+        self.spent: list[float] = []
+
+    def tick(self, counted: bool) -> None:
+        """One call, counted if it came out as this kind of proposal should."""
+        state = RobotState(self._q, self._v, self._now)
+        nominal = Nominal(NominalKind.ACCELERATION, 225.0 * (self._target() - self._q) - 30.0 * self._v)
+        begun = time.perf_counter_ns()
+        result = self._filter.apply(state, nominal)
+        if counted and result.status is self._status:
+            self.spent.append((time.perf_counter_ns() - begun) / 1e3)
+        a = result.acceleration
+        self._q, self._v = self._q + self._v * PERIOD + 0.5 * a * PERIOD**2, self._v + a * PERIOD
+        self._now += round(PERIOD * 1e9)
+
+    def _target(self) -> Vector:
+        seconds, joints = self._now * 1e-9, np.arange(len(self._home))
+        if self._status is FilterStatus.ADMISSIBLE:
+            swing: Vector = 0.1 * np.sin(seconds * np.pi + joints)
+            return self._home + swing
+        toward = np.where(joints % 2 == int(seconds) % 2, 1.0, -1.0)
+        return np.clip(self._home + 4.0 * toward, self._limits.q_min - 1.0, self._limits.q_max + 1.0)
+
+
+def filter_table(figures: dict[str, JsonValue], robot: str) -> Table:
+    """The figures of ``bench_filter`` for people."""
+    table = Table(title=f"one call of the safety filter on {robot}, µs")
+    table.add_column("")
+    for key in ("ticks", "p50", "p90", "p99", "max"):
+        table.add_column(key, justify="right")
+    for name, row in figures.items():
+        assert isinstance(row, dict)
+        table.add_row(name, *(f"{row[key]:.0f}" for key in ("ticks", "p50", "p90", "p99", "max")))
+    return table
+
+
 def import_time() -> float:
     """Median time of ``import safeguard`` in a fresh interpreter, less the interpreter's own start, s."""
 
@@ -135,9 +198,12 @@ def _share(row: JsonValue, stage: str) -> float:
 
 
 def _summary(timings: list[Timings]) -> dict[str, JsonValue]:
-    total = np.array([one.total for one in timings]) / 1e3
-    p50, p90, p99, most = (float(x) for x in np.percentile(total, [50, 90, 99, 100]))
     medians = {stage: statistics.median(getattr(one, stage) for one in timings) for stage in STAGES}
     whole = sum(medians.values())
     shares: dict[str, JsonValue] = {stage: medians[stage] / whole for stage in STAGES}
-    return {"ticks": len(timings), "p50": p50, "p90": p90, "p99": p99, "max": most, "shares": shares}
+    return {**_percentiles(np.array([one.total for one in timings]) / 1e3), "shares": shares}
+
+
+def _percentiles(spent: Vector) -> dict[str, JsonValue]:
+    p50, p90, p99, most = (float(x) for x in np.percentile(spent, [50, 90, 99, 100])) if len(spent) else (0.0,) * 4
+    return {"ticks": len(spent), "p50": p50, "p90": p90, "p99": p99, "max": most}

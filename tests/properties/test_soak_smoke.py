@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from safeguard.controllers.certify import quick_design
+from safeguard.core.certificate import Uncertainty
+from safeguard.core.robot import RobotModel
 from safeguard.scenarios.adversary import ADVERSARIES
 from safeguard.scenarios.arena import SoakPlan
 from safeguard.scenarios.ledger import KINDS
@@ -34,3 +39,25 @@ def test_without_the_filter_every_kind_is_seen() -> None:
     for adversary in ("bang_bang", "to_limits", "jumps", "out_of_range", "accelerations", "velocities"):
         mine = [result.findings for result in verdict.results if result.adversary == adversary]
         assert all({"speed", "torque"} <= findings.keys() for findings in mine), adversary
+
+
+def perturbed(certificate: str | None, delay: int) -> SoakPlan:
+    """Masses 10 % off, dry friction, one tick of delay, towards limits and with full torque."""
+    return SoakPlan(
+        ticks=6000, block_ticks=1500, adversaries=("to_limits", "bang_bang"), mass_error=0.10, friction_nm=0.1,
+        delay_ticks=1, filter_delay_ticks=delay, certificate=certificate,
+    )  # fmt: skip
+
+
+def test_a_certificate_covers_what_it_declares(tmp_path: Path) -> None:
+    """With the figures of a certificate for this uncertainty and delay nothing is violated, and most ticks move.
+
+    Control: the same plant breaks the same filter without the certificate.
+    """
+    robot, path = RobotModel.load("panda"), tmp_path / "panda.json"
+    quick_design(robot, 0.002, Uncertainty.of(robot), delay_ticks=1).save(path)
+    verdict = run_soak(perturbed(str(path), 1))
+    assert verdict.exceptions == ()
+    assert not verdict.findings.keys() & set(verdict.plan.claimed), verdict.findings
+    assert verdict.shares()["corrected"] > 0.5
+    assert run_soak(perturbed(None, 0)).findings.keys() & {"position", "speed"}
