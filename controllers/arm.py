@@ -246,6 +246,11 @@ class ArmPlatform:
 
 def _servo(robot: RobotModel, dt: float, drive: DriveConfig, config: FilterConfig) -> ServoReference:
     kept, error = config.margins.position_rad, drive.tracking_error_rad
+    if config.delay_ticks:
+        raise ConfigError(
+            f"delay_ticks = {config.delay_ticks}: the reference of position drives has no delay; leave it at 0 "
+            "there and let drive.tracking_error_rad cover what the drives lag behind"
+        )
     if kept < error:
         raise ConfigError(
             f"margins.position_rad = {kept}: position drives may be drive.tracking_error_rad = {error} from what they "

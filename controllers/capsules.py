@@ -533,7 +533,7 @@ def march(
             need = max(sample, 2.0 * least + way - d_here[c]) if now[p] > least + RECOVERY else sample
             d_there[c] = _touch(ends, 0, pieces, i, j, touch, 0)
             if d_there[c] < need and hulls[p]:
-                gap = _gap(frames, bodies, points, spans, thick, i, j, touch, need, 2.0 * need)
+                gap = _gap(frames, bodies, points, spans, thick, i, j, touch, float(need), 2.0 * float(need))
                 d_there[c] = max(d_there[c], gap)
             if not d_there[c] >= sample:
                 found[0] = d_there[c]

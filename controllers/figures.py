@@ -6,14 +6,16 @@ From a certificate, which covers a declared uncertainty, or from the configured 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from safeguard.controllers.brake import braking_deceleration
 from safeguard.controllers.certify import quick_certificate
+from safeguard.controllers.viability import Ceiling
 from safeguard.core.certificate import Uncertainty
 from safeguard.core.config import FilterConfig
+from safeguard.core.curves import VelocityCurves
 from safeguard.core.errors import ConfigError
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Vector, frozen_array
@@ -28,6 +30,8 @@ class Figures:
         a_plan: deceleration that bounds and rows plan with, less by what model errors take, rad/s².
         q_min, q_max: where planned motion and stops end at most, rad.
         v_max: largest commanded speed, rad/s.
+        ceiling: speed limits by position, as stops with a_plan need them; None if the robot has none.
+        v_most: speed beyond which motion is not planned anew but stopped, rad/s; between v_max and the limit.
         tau_stop: torque that a verified stop may need; the rest is the feedback's, N·m.
         tube: how far the robot may be from the stop that it follows, rad.
         omega: natural frequency of the tracking law, rad/s.
@@ -39,10 +43,12 @@ class Figures:
     q_min: Vector
     q_max: Vector
     v_max: Vector
+    v_most: Vector
     tau_stop: Vector
     tube: Vector
     omega: float
     provisional: bool
+    ceiling: Ceiling | None = None
 
 
 def figures(robot: RobotModel, dt: float, config: FilterConfig) -> Figures:
@@ -75,6 +81,7 @@ def figures(robot: RobotModel, dt: float, config: FilterConfig) -> Figures:
             q_min=frozen_array(limits.q_min + kept),
             q_max=frozen_array(limits.q_max - kept),
             v_max=frozen_array(speed),
+            v_most=frozen_array(0.5 * (speed + np.minimum(certificate.speed, limits.v_max))),
             tau_stop=frozen_array(limits.tau_max - reserve),
             tube=certificate.path_margin,
             omega=certificate.tracking_radps,
@@ -82,6 +89,7 @@ def figures(robot: RobotModel, dt: float, config: FilterConfig) -> Figures:
         ),
         dt,
         config,
+        limits.velocity_curves,
     )
 
 
@@ -94,6 +102,7 @@ def _from_margins(robot: RobotModel, dt: float, config: FilterConfig, a_brake: V
             q_min=frozen_array(limits.q_min + margins.position_rad),
             q_max=frozen_array(limits.q_max - margins.position_rad),
             v_max=frozen_array((1.0 - margins.velocity_share) * limits.v_max),
+            v_most=frozen_array((1.0 - 0.5 * margins.velocity_share) * limits.v_max),
             tau_stop=frozen_array((1.0 - margins.torque_share) * limits.tau_max),
             tube=frozen_array(np.zeros(robot.n)),
             omega=config.brake.omega_radps,
@@ -101,14 +110,19 @@ def _from_margins(robot: RobotModel, dt: float, config: FilterConfig, a_brake: V
         ),
         dt,
         config,
+        limits.velocity_curves,
     )
 
 
-def _checked(made: Figures, dt: float, config: FilterConfig) -> Figures:
+def _checked(made: Figures, dt: float, config: FilterConfig, curves: VelocityCurves | None) -> Figures:
     least = float(made.a_brake.max()) * dt * dt / 8.0
     if config.margins.position_rad < least:
         raise ConfigError(
             f"margins.position_rad = {config.margins.position_rad}: the last, partial period of a stop runs "
             f"on by up to {least:.2g} rad at dt = {dt} s; keep at least that"
         )
-    return made
+    ceiling = Ceiling.of(curves, made.a_plan, 1.0 - config.margins.velocity_share, config.margins.position_rad)
+    if ceiling is None:
+        return made
+    low, high = np.maximum(made.q_min, ceiling.q_min), np.minimum(made.q_max, ceiling.q_max)
+    return replace(made, q_min=frozen_array(low), q_max=frozen_array(high), ceiling=ceiling)

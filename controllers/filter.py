@@ -23,6 +23,7 @@ from safeguard.controllers.checker import Checker
 from safeguard.controllers.clearance import Clearance, Distances
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.controllers.figures import figures
+from safeguard.controllers.motor import TorqueBounds
 from safeguard.controllers.prediction import InFlight
 from safeguard.controllers.program import TIGHTEN, Problem, Program
 from safeguard.controllers.proposal import numbers, wanted
@@ -91,11 +92,15 @@ class SafetyFilter:
         self.dynamics = Dynamics(robot)
         self._in_flight = InFlight(self.dynamics, config.delay_ticks, dt)
         self._clearance = Clearance(robot, config.clearance, made.tube)
-        self._program = Program(robot, config)
+        self._program = Program(robot, config, dt)
         self._checker = Checker(robot.limits, robot.joints, made.a_brake, dt)
+        self._feedback_torque = TorqueBounds(robot.limits, _FEEDBACK, dt)
         self._stop_share = made.tau_stop / robot.limits.tau_max
-        self._stop_torque = StopTorque(robot, made.a_brake, made.tau_stop)
-        self._bounds = JointBounds(made.q_min, made.q_max, made.v_max, robot.limits.a_max, made.a_plan, dt)
+        fastest = TorqueBounds(robot.limits, 1.0, dt).along(np.full(robot.n, np.inf))
+        self._stop_torque = StopTorque(robot, made.a_brake, np.minimum(made.tau_stop, self._stop_share * fastest))
+        self._bounds = JointBounds(
+            made.q_min, made.q_max, made.v_max, robot.limits.a_max, made.a_plan, dt, made.ceiling
+        )
         self._task = TaskSpace(robot, dt, config.task)
         self._end_tolerance = 0.5 * config.margins.position_rad  # the other half is for what the model leaves out
         self._tolerance = TIGHTEN * config.solver.eps_abs
@@ -132,7 +137,8 @@ class SafetyFilter:
         if beyond.max() > 1e-9:
             j = int(beyond.argmax())
             return f"{self.robot.joints[j]} would stop {beyond[j]:.4f} rad outside its limits"
-        refusal = self._checker.torque_refusal(self.dynamics.torques_along(*plan.corners()))
+        corners = plan.corners()
+        refusal = self._checker.torque_refusal(self.dynamics.torques_along(*corners), v=corners[1])
         now = self._clearance.measure(state.q)
         return refusal or self._clearance.stop_refusal(now, now, plan)
 
@@ -303,7 +309,7 @@ class SafetyFilter:
 
     def _motion_refusal(self, problem: Problem, motion: _Motion) -> str:
         """The checker's view of this tick: torque, limits, the dynamics themselves and the clearance rows."""
-        refusal = self._checker.torque_refusal(motion.tau)
+        refusal = self._checker.torque_refusal(motion.tau, v=self._speeds(problem.v, motion.a))
         refusal = refusal or self._checker.motion_refusal(problem.q, problem.v, motion.a)
         if refusal:
             return refusal
@@ -320,6 +326,10 @@ class SafetyFilter:
         worst = int((short - self._tolerance * rows.length).argmax())
         return f"{self._clearance.names[int(rows.pairs[worst])]}: clearance row short by {short[worst]:.2e} m"
 
+    def _speeds(self, v: Vector, a: Vector) -> Vector | None:
+        """The speeds between which a command acts, where torque limits depend on them, shape (2, n), rad/s."""
+        return None if self.robot.limits.torque_curves is None else np.stack((v, v + a * self.dt))
+
     def _stop_refusal(self, problem: Problem, motion: _Motion) -> str:
         """Why the stop from the next state is not a backup: its torques or its clearance."""
         plan, dynamics = motion.plan, self.dynamics
@@ -328,22 +338,26 @@ class SafetyFilter:
             return refusal
         joints = self._stop_torque.uncertain(dynamics.M.T, dynamics.gravity, problem.q, plan)
         if joints is not None:
-            torques = dynamics.torques_along(*plan.corners(self._stop_torque.coupled(joints)))
+            corners = plan.corners(self._stop_torque.coupled(joints))
+            torques = dynamics.torques_along(*corners)
             torques[:, ~joints] = 0.0  # between corners of others they may be larger than at any, and are bounded
-            refusal = self._checker.torque_refusal(torques, self._stop_share)
+            refusal = self._checker.torque_refusal(torques, self._stop_share, corners[1])
         return refusal or self._clearance.stop_refusal(problem.distances, self._clearance.end, plan)
 
     def _end_refusal(self, plan: StopPlan) -> str:
-        """Whether the stop ends beyond the planned limits.
+        """Whether the stop begins faster than is planned, or ends beyond the planned limits.
 
         Bounds are relaxed to full braking, but a stop that is planned anew from the measured state in every tick has no
         memory: an arm that brakes worse than its model would slide on. The stored stop has one, and is followed.
         """
-        end = stop_position(plan.q0, plan.v0, plan.a_brake)
-        beyond = np.maximum(self.figures.q_min - end, end - self.figures.q_max)
-        if (beyond <= self._end_tolerance).all():
+        made, end = self.figures, stop_position(plan.q0, plan.v0, plan.a_brake)
+        beyond = np.maximum(made.q_min - end, end - made.q_max)
+        fast = np.abs(plan.v0) - made.v_most
+        if (beyond <= self._end_tolerance).all() and (fast <= 0.0).all():
             return ""
-        j = int(beyond.argmax())
+        j, k = int(beyond.argmax()), int(fast.argmax())
+        if fast[k] > 0.0:
+            return f"stop of {self.robot.joints[k]} begins {fast[k]:.2g} rad/s too fast"
         return f"stop of {self.robot.joints[j]} ends {beyond[j]:.2g} rad too far"
 
     # -- outcomes -------------------------------------------------------------------------------------
@@ -394,7 +408,7 @@ class SafetyFilter:
         if state is None:
             self.dynamics.update(q_ref, v_ref)
         tau, a = self._tracking(state, q_ref, v_ref, forward)
-        refused = self._checker.torque_refusal(tau)
+        refused = self._checker.torque_refusal(tau, v=self._speeds(v_ref if state is None else state.v, a))
         if refused:
             return self.refused(f"backup: {refused}", solver, iterations)
         q, v = (q_ref, v_ref) if state is None else (state.q, state.v)
@@ -424,10 +438,10 @@ class SafetyFilter:
         tau = self.dynamics.torque(forward)
         if state is None:
             return tau, forward
-        omega, limit = self.figures.omega, _FEEDBACK * self.robot.limits.tau_max
+        omega, (low, high) = self.figures.omega, self._feedback_torque(state.v)
         feedback = omega * omega * (q_ref - state.q) + 2.0 * omega * (v_ref - state.v)
         push = self.dynamics.M @ feedback
-        room = np.maximum(limit - tau * np.sign(push), 0.0)
+        room = np.maximum(np.where(push > 0.0, high - tau, tau - low), 0.0)
         share = float(min(1.0, np.min(room / np.maximum(np.abs(push), 1e-12))))
         return tau + share * push, forward + share * feedback
 

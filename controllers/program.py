@@ -17,6 +17,7 @@ from safeguard.controllers.capsules import Integers
 from safeguard.controllers.clearance import ClearanceRows, Distances
 from safeguard.controllers.compiled import INTS, MATRIX, NUMBER, OUT, OUT_INTS, OUT_MATRIX, VECTOR, kernel, types
 from safeguard.controllers.dynamics import Dynamics
+from safeguard.controllers.motor import TorqueBounds
 from safeguard.controllers.qp import Pattern
 from safeguard.controllers.rescue import make_solver
 from safeguard.controllers.solver import BIG
@@ -59,7 +60,7 @@ class Problem:
 
 
 @kernel(
-    types.void, *[VECTOR] * 4, MATRIX, *[VECTOR] * 2, INTS, MATRIX, *[VECTOR] * 2, NUMBER, OUT_MATRIX, *[OUT] * 4
+    types.void, *[VECTOR] * 4, MATRIX, *[VECTOR] * 3, INTS, MATRIX, *[VECTOR] * 2, NUMBER, OUT_MATRIX, *[OUT] * 4
 )  # fmt: skip
 def fill(
     nominal: Vector,
@@ -68,7 +69,8 @@ def fill(
     upper: Vector,
     M: Vector,
     h: Vector,
-    tau: Vector,
+    tau_low: Vector,
+    tau_high: Vector,
     slots: Integers,
     C: Vector,
     bound: Vector,
@@ -93,8 +95,8 @@ def fill(
         for k in range(n):
             dense[j, k] = M[j, k] / M[j, j]
             at_brake += dense[j, k] * brake[k]
-        low[n + j] = min((-tau[j] - h[j]) / M[j, j] + tight, at_brake)
-        high[n + j] = max((tau[j] - h[j]) / M[j, j] - tight, at_brake)
+        low[n + j] = min((tau_low[j] - h[j]) / M[j, j] + tight, at_brake)
+        high[n + j] = max((tau_high[j] - h[j]) / M[j, j] - tight, at_brake)
     for r in range(n, len(dense)):
         low[n + r], high[n + r] = -BIG, BIG
         for k in range(n):
@@ -133,11 +135,11 @@ def _pattern(robot: RobotModel, slots: int) -> Pattern:
 class Program:
     """Builds the program of a ``Problem`` in place, solves it, and names the rows that bind."""
 
-    def __init__(self, robot: RobotModel, config: FilterConfig) -> None:
+    def __init__(self, robot: RobotModel, config: FilterConfig, dt: float) -> None:
         n, slots = robot.n, config.clearance.slots
         self.solver = make_solver(config.solver.name, n, n + slots, config.solver, _pattern(robot, slots))
         self._n, self._eps = n, config.solver.eps_abs
-        self._tau = (1.0 - config.margins.torque_share) * robot.limits.tau_max
+        self._torque = TorqueBounds(robot.limits, 1.0 - config.margins.torque_share, dt)
         self._dense = np.zeros((n + slots, n))
         self._low, self._high = np.full(2 * n + slots, -BIG), np.full(2 * n + slots, BIG)
         self._wanted, self._start = np.zeros(n), np.zeros(n)
@@ -157,8 +159,8 @@ class Program:
         """(acceleration, status, iterations); an acceleration only where the status is ``answered``."""
         rows = problem.rows
         fill(
-            problem.nominal, problem.brake, problem.lower, problem.upper, dynamics.M.T, dynamics.h, self._tau,
-            rows.slots, rows.C, rows.bound, rows.length, TIGHTEN * self._eps,
+            problem.nominal, problem.brake, problem.lower, problem.upper, dynamics.M.T, dynamics.h,
+            *self._torque(problem.v), rows.slots, rows.C, rows.bound, rows.length, TIGHTEN * self._eps,
             self._dense, self._low, self._high, self._wanted, self._start,
         )  # fmt: skip
         return self.solver.solve(self._wanted, self._dense, self._low, self._high, self._start)

@@ -7,15 +7,28 @@ A state is viable if braking with the deceleration ``a_b`` keeps the joint insid
 ``JointBounds`` gives the interval of accelerations that, held for one period ``dt``, keep every joint viable
 at the end of the period and inside its limits during it (A. Del Prete, "Joint position and velocity bounds
 in discrete-time acceleration/torque control of robot manipulators", IEEE RA-L 2018).
+
+Where the speed limit falls towards an edge of the range, c(x) = min(v₀, max(0, √(k x) − b)) at distance x (the Franka
+Research 3), a stop with deceleration a must stay under the curve all the way. c² is convex in x and the square of a
+stop's speed is a line of slope 2a, so the largest speed from which it does is the curve with its slope cut to 2a:
+
+    C(x) = c(x)                          where √(k x) (k − 2a) ≤ k b, everywhere if k ≤ 2a
+    C(x) = min(v₀, √(2a (x − X)))        beyond, with X = b² / (k − 2a): the tangent of slope 2a
+
+C is 0 up to x = b²/k: there the stop must have ended, which makes that a position limit. ``Ceiling`` holds the numbers,
+``JointBounds`` keeps w ≤ C at the end of every period. Between two ends the square of the speed is a chord over the
+convex curve and passes it by at most a share k² dt² / (32 b²) of the speed.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import inf, sqrt
 
 import numpy as np
 
-from safeguard.controllers.compiled import NUMBER, OUT, THREE_NUMBERS, VECTOR, kernel, part, types
+from safeguard.controllers.compiled import MATRIX, NUMBER, OUT, THREE_NUMBERS, VECTOR, kernel, part, types
+from safeguard.core.curves import VelocityCurves
 from safeguard.core.types import Vector
 
 
@@ -76,6 +89,41 @@ def joint_bounds(
         lower[j] = min(brake[j], -most(-v[j], speed, push, q[j] - q_min[j], a_plan[j], dt))
 
 
+@part
+def _root(p: float, c: float) -> float:
+    """The w ≥ 0 with w² + 2 p w = c, for c ≥ 0."""
+    return c / (p + sqrt(p * p + c)) if c > 0.0 else 0.0
+
+
+@part
+def ceiling_speed(x: float, v: float, v0: float, k: float, b: float, a: float, dt: float, share: float) -> float:
+    """Largest speed w with w ≤ ``share`` C(x − (v + w) dt/2): under the ceiling where the period ends, rad/s.
+
+    C falls towards the edge, so the condition holds up to one w: a root of w² + 2 p w = c on the curve or, where that
+    would lie beyond the point where the tangent touches it, on the tangent.
+    """
+    x0 = x - 0.5 * v * dt
+    w = _root(share * (b + 0.25 * share * k * dt), share * share * (k * x0 - b * b))
+    steeper = k - 2.0 * a
+    if steeper > 0.0 and sqrt(max(0.0, k * (x0 - 0.5 * w * dt))) * steeper > k * b:
+        w = _root(0.5 * share * share * a * dt, 2.0 * share * share * a * (x0 - b * b / steeper))
+    return min(w, share * v0)
+
+
+@kernel(types.void, *[VECTOR] * 3, MATRIX, *[NUMBER] * 2, OUT, OUT)
+def under_ceiling(
+    q: Vector, v: Vector, brake: Vector, curve: Vector, dt: float, velocity: float, lower: Vector, upper: Vector
+) -> None:
+    """Tighten the bounds to speeds under the ceiling, never past ``brake``; rows of ``curve`` as in ``Ceiling``."""
+    for j in range(len(q)):
+        v0, k, b, low, high, a, share = curve[j]
+        share *= velocity
+        up = (ceiling_speed(high - q[j], v[j], v0, k, b, a, dt, share) - v[j]) / dt
+        down = (ceiling_speed(q[j] - low, -v[j], v0, k, b, a, dt, share) + v[j]) / dt
+        upper[j] = max(brake[j], min(upper[j], up))
+        lower[j] = min(brake[j], max(lower[j], -down))
+
+
 @kernel(THREE_NUMBERS, *[VECTOR] * 7)
 def least_margins(
     q: Vector, v: Vector, tau: Vector, q_min: Vector, q_max: Vector, v_max: Vector, tau_max: Vector
@@ -89,6 +137,33 @@ def least_margins(
     return position, velocity, torque
 
 
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """Speeds from which a stop stays under the velocity curves of ``n`` joints.
+
+    Attributes:
+        curve: rows of v₀, k, b, lower and upper edge, deceleration of the stops, share of the curve, shape (n, 7).
+        q_min, q_max: positions beyond which the curves allow no outward speed at all, shape (n,), rad.
+    """
+
+    curve: Vector
+    q_min: Vector
+    q_max: Vector
+
+    @classmethod
+    def of(cls, curves: VelocityCurves | None, a: Vector, share: float = 1.0, margin: float = 0.0) -> Ceiling | None:
+        """The ceiling of stops with deceleration ``a``, shape (n,), rad/s², or None without curves.
+
+        ``share`` of the curves is used, with edges that lie ``margin`` (rad) further in.
+        """
+        if curves is None:
+            return None
+        low, high = curves.lower_edge + margin, curves.upper_edge - margin
+        columns = (curves.speed, curves.slope, curves.offset, low, high, a, np.full(len(a), share))
+        still = curves.offset**2 / curves.slope
+        return cls(np.ascontiguousarray(np.column_stack(columns)), low + still, high - still)
+
+
 class JointBounds:
     """Interval of viable accelerations of ``n`` joints.
 
@@ -97,10 +172,26 @@ class JointBounds:
         v_max, a_max: speed and acceleration limits, shape (n,), rad/s and rad/s².
         a_plan: deceleration that stops are planned with, below the one they are verified with, shape (n,), rad/s².
         dt: control period, s.
+        ceiling: of velocity curves, for stops with ``a_plan``; it tightens the position limits as well.
+
+    Attributes:
+        q_min, q_max: the position limits that are kept, shape (n,), rad.
     """
 
-    def __init__(self, q_min: Vector, q_max: Vector, v_max: Vector, a_max: Vector, a_plan: Vector, dt: float) -> None:
-        self._limits, self._dt = (q_min, q_max, v_max, a_max, a_plan), dt
+    def __init__(
+        self,
+        q_min: Vector,
+        q_max: Vector,
+        v_max: Vector,
+        a_max: Vector,
+        a_plan: Vector,
+        dt: float,
+        ceiling: Ceiling | None = None,
+    ) -> None:
+        if ceiling is not None:
+            q_min, q_max = np.maximum(q_min, ceiling.q_min), np.minimum(q_max, ceiling.q_max)
+        self.q_min, self.q_max = q_min, q_max
+        self._limits, self._dt, self._ceiling = (q_min, q_max, v_max, a_max, a_plan), dt, ceiling
 
     def __call__(
         self, q: Vector, v: Vector, brake: Vector, velocity: float = 1.0, acceleration: float = 1.0
@@ -112,4 +203,6 @@ class JointBounds:
         """
         lower, upper = np.empty(len(q)), np.empty(len(q))
         joint_bounds(q, v, brake, *self._limits, self._dt, velocity, acceleration, lower, upper)
+        if self._ceiling is not None:
+            under_ceiling(q, v, brake, self._ceiling.curve, self._dt, velocity, lower, upper)
         return lower, upper

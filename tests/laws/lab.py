@@ -204,7 +204,7 @@ def _logging(name: str, call: Callable[..., FilterResult], log: list[Produced]) 
 def always(answer: object) -> Callable[..., Any]:
     """A function that gives ``answer`` whatever it is asked."""
 
-    def call(*_: object) -> object:
+    def call(*_: object, **__: object) -> object:
         return answer
 
     return call

@@ -57,7 +57,7 @@ def check_law_1_marks(run: Path, enforcement: Enforcement) -> None:
     assert set(said) == {enforcement.value}
 
 
-def refused(self: Checker, tau: object, share: float = 1.0) -> str:
+def refused(self: Checker, tau: object, share: float = 1.0, v: object = None) -> str:
     """A checker that accepts no torque at all."""
     return "nothing is good enough"
 

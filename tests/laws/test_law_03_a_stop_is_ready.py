@@ -169,6 +169,7 @@ def blind_to_limits(patch: Patch) -> None:
 
     patch.setattr(JointBounds, "__call__", bounds)
     patch.setattr(Checker, "motion_refusal", always(""))
+    patch.setattr(SafetyFilter, "_end_refusal", always(""))
 
 
 def blind_to_torque(patch: Patch) -> None:

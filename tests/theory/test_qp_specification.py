@@ -79,7 +79,7 @@ def test_every_solver_finds_the_point_of_the_specification(kind: Any, size: tupl
 def program_of_the_filter(size: tuple[int, int], p: Physics, config: FilterConfig) -> Program:
     """The filter's own program for a body of which it needs no more than sizes, names and torque limits."""
     n, _ = size
-    limits = SimpleNamespace(tau_max=p.tau / (1.0 - config.margins.torque_share))
+    limits = SimpleNamespace(tau_max=p.tau / (1.0 - config.margins.torque_share), a_max=np.ones(n), torque_curves=None)
     joints = tuple(f"joint{j}" for j in range(n))
     chain = SimpleNamespace(
         supports=[range(j + 1) for j in range(n + 1)], joints=[SimpleNamespace(idx_v=j - 1) for j in range(n + 1)]
@@ -87,7 +87,7 @@ def program_of_the_filter(size: tuple[int, int], p: Physics, config: FilterConfi
     body: Any = SimpleNamespace(
         n=n, limits=limits, joints=joints, pin_model=chain, collision=SimpleNamespace(names=("pair",))
     )
-    return Program(body, config)
+    return Program(body, config, 0.002)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=[kind.__name__ for kind in KINDS])
@@ -106,7 +106,7 @@ def test_the_program_of_the_filter_is_the_specification(kind: Any) -> None:
         relaxed = np.minimum(p.b, p.C @ p.brake)
         rows = ClearanceRows(np.zeros(k, dtype=np.int64), rng.permutation(k), p.C, relaxed, p.b - relaxed, lengths)
         unseen: Any = None
-        tick = Tick(nothing, nothing, p.nominal, None, p.brake, p.low, p.high, rows, (), unseen)
+        tick = Tick(nothing, np.zeros(n), p.nominal, None, p.brake, p.low, p.high, rows, (), unseen)
         dynamics: Any = SimpleNamespace(M=np.asfortranarray(p.M), h=p.h)
         x, status, _ = program_of_the_filter(ARM, p, config).solve(tick, dynamics)
         assert status.answered

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from safeguard.controllers.viability import JointBounds, braking_point, largest_acceleration, stop_position
+from safeguard.controllers.viability import (
+    Ceiling,
+    JointBounds,
+    braking_point,
+    ceiling_speed,
+    largest_acceleration,
+    stop_position,
+)
+from safeguard.core.curves import VelocityCurves
 
 ONE = np.ones(1)
 
@@ -53,3 +61,39 @@ def test_shares_scale_the_caps_only() -> None:
     assert lower[0] == pytest.approx(-10.0)
     lower, upper = bounds(0.0 * ONE, 1.5 * ONE, -5.0 * ONE, 0.5, 1.0)
     assert upper[0] == pytest.approx(-5.0)  # above its share of speed: at least full braking
+
+
+@pytest.mark.parametrize("k", [34.0, 8.0])
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_the_speed_under_the_ceiling_is_exact_where_the_period_ends(k: float, share: float) -> None:
+    """W = share C(x − (v + w) dt/2) with C as in the module's text, from the edge to where v₀ counts."""
+    v0, b, a, dt = 2.6, 0.3, 5.0, 0.002
+    for x in (0.01, 0.03, 0.1, 0.3, 2.0):
+        w = ceiling_speed(x, 0.2, v0, k, b, a, dt, share)
+        end = x - 0.5 * (0.2 + w) * dt
+        curve = max(0.0, np.sqrt(k * end) - b)
+        if k > 2.0 * a and np.sqrt(k * end) * (k - 2.0 * a) > k * b:
+            assert np.sqrt(2.0 * a * (end - b * b / (k - 2.0 * a))) <= curve
+            curve = np.sqrt(2.0 * a * (end - b * b / (k - 2.0 * a)))
+        assert w == pytest.approx(share * min(v0, curve), rel=1e-9)
+    assert ceiling_speed(b * b / k, 0.0, v0, k, b, a, dt, share) == 0.0
+    assert ceiling_speed(-1.0, 0.5, v0, k, b, a, dt, share) == 0.0
+
+
+def test_without_curves_the_bounds_are_what_they_were_bit_for_bit() -> None:
+    """No curves, no ceiling; a ceiling that is never near changes no bit either, and one that is near does."""
+    n, rng = 50, np.random.default_rng(0)
+    ones = np.ones(n)
+    limits = (-2.0 * ones, 2.0 * ones, 2.0 * ones, 10.0 * ones, 5.0 * ones, 0.002)
+    assert Ceiling.of(None, 5.0 * ones) is None
+    high = VelocityCurves(9.0 * ones, 0.0 * ones, 1e3 * ones, -9.0 * ones, 9.0 * ones, "test")
+    low = VelocityCurves(0.5 * ones, 0.1 * ones, 8.0 * ones, -1.0 * ones, 1.0 * ones, "test")
+    q, v = rng.uniform(-1.9, 1.9, n), rng.uniform(-1.0, 1.0, n)
+    brake = braking_point(v, 5.0 * ones, 0.002)
+    plain = JointBounds(*limits)(q, v, brake)
+    far = JointBounds(*limits, Ceiling.of(high, 5.0 * ones))(q, v, brake)
+    near = JointBounds(*limits, Ceiling.of(low, 5.0 * ones, margin=0.002))
+    assert all(np.array_equal(x, y) for x, y in zip(plain, far, strict=True))
+    assert not np.array_equal(plain[1], near(q, v, brake)[1])
+    assert near.q_max[0] == pytest.approx(1.0 - 0.002 - 0.01 / 8.0)
+    assert near.q_min[0] == pytest.approx(-1.0 + 0.002 + 0.01 / 8.0)
