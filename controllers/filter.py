@@ -27,11 +27,12 @@ from safeguard.controllers.motor import TorqueBounds
 from safeguard.controllers.prediction import InFlight
 from safeguard.controllers.program import TIGHTEN, Problem, Program
 from safeguard.controllers.proposal import numbers, wanted
+from safeguard.controllers.speed import SpeedCaps
 from safeguard.controllers.stop_torque import StopTorque
 from safeguard.controllers.task import TaskSpace
 from safeguard.controllers.viability import JointBounds, braking_point, least_margins, stop_position
 from safeguard.core.certificate import Certificate
-from safeguard.core.config import FilterConfig
+from safeguard.core.config import FilterConfig, SpeedConfig
 from safeguard.core.enums import FilterStatus, Frame, NominalKind, SolverStatus
 from safeguard.core.errors import ConfigError
 from safeguard.core.robot import RobotModel
@@ -92,7 +93,8 @@ class SafetyFilter:
         self.dynamics = Dynamics(robot)
         self._in_flight = InFlight(self.dynamics, config.delay_ticks, dt)
         self._clearance = Clearance(robot, config.clearance, made.tube)
-        self._program = Program(robot, config, dt)
+        self._speed = _speed_caps(robot, made.a_brake, dt, config.speed)
+        self._program = Program(robot, config, dt, self._speed.names if self._speed else ())
         self._checker = Checker(robot.limits, robot.joints, made.a_brake, dt)
         self._feedback_torque = TorqueBounds(robot.limits, _FEEDBACK, dt)
         self._stop_share = made.tau_stop / robot.limits.tau_max
@@ -209,6 +211,8 @@ class SafetyFilter:
         if motion is not None and not self._stop_refusal(problem, motion):
             return self._commit(state, problem, motion, FilterStatus.ADMISSIBLE, SolverStatus.SKIPPED, 0)
         a, status, iterations = self._solve(problem)
+        if self._speed and status.answered:
+            a = self._speed.within(problem.q, problem.v, a, problem.brake, self._speed.configured)
         if not status.answered:
             return self._run_backup(state, problem.nominal, status, iterations, "solver did not finish", problem)
         motion = self._motion(problem, a, self.dynamics.torque(a), state.t)
@@ -261,7 +265,12 @@ class SafetyFilter:
         if len(rows.pairs):
             relaxed = np.flatnonzero(rows.slack > self.config.slack_tolerance_m).tolist()
             slack = tuple((f"clearance:{self._clearance.names[rows.pairs[k]]}", float(rows.slack[k])) for k in relaxed)
-        return Problem(q, v, a, torque, brake, lower, upper, rows, slack, self._clearance.now)
+        speed = None
+        if self._speed:
+            speed = self._speed.rows(q, v, a, brake, lower, upper, self._speed.configured)
+            slow = np.flatnonzero(speed.slack > self.config.slack_tolerance_m).tolist()
+            slack += tuple((self._speed.names[speed.pairs[k]], float(speed.slack[k])) for k in slow)
+        return Problem(q, v, a, torque, brake, lower, upper, rows, speed, slack, self._clearance.now)
 
     def _brake(self, q: Vector, v: Vector) -> Vector:
         """The braking point; a joint beyond its planned limits is led back, shape (n,), rad/s².
@@ -311,6 +320,8 @@ class SafetyFilter:
         """The checker's view of this tick: torque, limits, the dynamics themselves and the clearance rows."""
         refusal = self._checker.torque_refusal(motion.tau, v=self._speeds(problem.v, motion.a))
         refusal = refusal or self._checker.motion_refusal(problem.q, problem.v, motion.a)
+        if self._speed and not refusal:
+            refusal = self._speed.refusal(problem.q, problem.v, motion.a, problem.brake, self._speed.configured)
         if refusal:
             return refusal
         if problem.torque is not None:
@@ -477,3 +488,11 @@ def _configured(
     if solver is not None:
         update["solver"] = config.solver.model_copy(update={"name": solver})
     return config.model_copy(update=update)
+
+
+def _speed_caps(robot: RobotModel, a_brake: Vector, dt: float, config: SpeedConfig) -> SpeedCaps | None:
+    if config.tool_mps is None and config.body_mps is None:
+        return None
+    caps = SpeedCaps(robot, a_brake, dt, deceleration=config.deceleration_mps2, slots=config.slots)
+    caps.configured = caps.caps(config.tool_mps, config.body_mps)
+    return caps

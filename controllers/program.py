@@ -21,6 +21,7 @@ from safeguard.controllers.motor import TorqueBounds
 from safeguard.controllers.qp import Pattern
 from safeguard.controllers.rescue import make_solver
 from safeguard.controllers.solver import BIG
+from safeguard.controllers.speed import joined
 from safeguard.core.config import FilterConfig
 from safeguard.core.enums import SolverStatus
 from safeguard.core.robot import RobotModel
@@ -43,6 +44,7 @@ class Problem:
         brake: the braking point, shape (n,), rad/s².
         lower, upper: viable accelerations, shape (n,), rad/s².
         rows: clearance rows.
+        speed: rows of the speed caps, if there are any.
         slack: (name, amount) of the relaxed ones, m.
         distances: of all kept pairs at q.
     """
@@ -55,6 +57,7 @@ class Problem:
     lower: Vector
     upper: Vector
     rows: ClearanceRows
+    speed: ClearanceRows | None
     slack: tuple[tuple[str, float], ...]
     distances: Distances
 
@@ -133,18 +136,23 @@ def _pattern(robot: RobotModel, slots: int) -> Pattern:
 
 
 class Program:
-    """Builds the program of a ``Problem`` in place, solves it, and names the rows that bind."""
+    """Builds the program of a ``Problem`` in place, solves it, and names the rows that bind.
 
-    def __init__(self, robot: RobotModel, config: FilterConfig, dt: float) -> None:
-        n, slots = robot.n, config.clearance.slots
+    ``speed`` names the points with a speed cap.
+    """
+
+    def __init__(self, robot: RobotModel, config: FilterConfig, dt: float, speed: tuple[str, ...] = ()) -> None:
+        n, self._first = robot.n, (len(robot.collision.names), config.clearance.slots)
+        slots = config.clearance.slots + (config.speed.slots if speed else 0)
         self.solver = make_solver(config.solver.name, n, n + slots, config.solver, _pattern(robot, slots))
         self._n, self._eps = n, config.solver.eps_abs
         self._torque = TorqueBounds(robot.limits, 1.0 - config.margins.torque_share, dt)
         self._dense = np.zeros((n + slots, n))
         self._low, self._high = np.full(2 * n + slots, -BIG), np.full(2 * n + slots, BIG)
         self._wanted, self._start = np.zeros(n), np.zeros(n)
+        self._rows: ClearanceRows | None = None  # of the last solve
         self._binds = np.zeros(2 * n + slots, dtype=np.int64)
-        self._pairs = [f"clearance:{name}" for name in robot.collision.names]
+        self._pairs = [*(f"clearance:{name}" for name in robot.collision.names), *speed]
         torque = [f"torque:{joint}" for joint in robot.joints]
         self._names = {
             -1: [f"lower:{joint}" for joint in robot.joints] + torque,
@@ -157,7 +165,8 @@ class Program:
 
     def solve(self, problem: Problem, dynamics: Dynamics) -> tuple[Vector, SolverStatus, int]:
         """(acceleration, status, iterations); an acceleration only where the status is ``answered``."""
-        rows = problem.rows
+        rows = problem.rows if problem.speed is None else joined(problem.rows, problem.speed, *self._first)
+        self._rows = rows
         fill(
             problem.nominal, problem.brake, problem.lower, problem.upper, dynamics.M.T, dynamics.h,
             *self._torque(problem.v), rows.slots, rows.C, rows.bound, rows.length, TIGHTEN * self._eps,
@@ -169,9 +178,9 @@ class Program:
         """Names of the rows of the last ``solve`` that bind at ``a``."""
         binding(a, self._dense, self._low, self._high, _ACTIVE * self._eps, self._binds)
         sides: list[int] = self._binds.tolist()
-        joints = 2 * self._n
+        joints, rows = 2 * self._n, self._rows or problem.rows
         names = [self._names[side][r] for r, side in enumerate(sides[:joints]) if side]
-        slots: list[int] = problem.rows.slots.tolist()
-        pairs: list[int] = problem.rows.pairs.tolist()
+        slots: list[int] = rows.slots.tolist()
+        pairs: list[int] = rows.pairs.tolist()
         names += [self._pairs[pair] for pair, slot in zip(pairs, slots, strict=True) if sides[joints + slot] < 0]
-        return tuple(names)
+        return tuple(dict.fromkeys(names))

@@ -55,6 +55,7 @@ class SpeedCaps:
 
     Attributes:
         names: of the capped things, as rows are called: "speed:tool" and "speed:<link>".
+        configured: caps that a filter was told to keep, shape (names,), m/s.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class SpeedCaps:
         spheres = _spheres(robot)
         links = list(dict.fromkeys(link for link, _, _ in spheres))
         self.names = tuple(f"speed:{link}" for link in links)
+        self.configured = self.caps()
         groups = [links.index(link) for link, _, _ in spheres]
         self._bodies = np.array([body for _, body, _ in spheres], dtype=np.int64)
         self._points = frozen_array([point for _, _, point in spheres])

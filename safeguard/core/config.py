@@ -82,6 +82,15 @@ class TaskConfig(_Section):
     )
 
 
+class SpeedConfig(_Section):
+    """Caps on how fast points of the body may be, in m/s; none by default."""
+
+    tool_mps: Positive | None = Field(default=None, description="of the tool frame's origin")
+    body_mps: Positive | None = Field(default=None, description="of every point of the enclosing geometry")
+    deceleration_mps2: Positive = Field(default=2.0, description="at which a speed above its cap falls")
+    slots: int = Field(default=6, ge=1, description="number of rows in the QP")
+
+
 class FilterConfig(_Section):
     """The safety filter."""
 
@@ -90,6 +99,7 @@ class FilterConfig(_Section):
     margins: MarginConfig = MarginConfig()
     solver: SolverConfig = SolverConfig()
     task: TaskConfig = TaskConfig()
+    speed: SpeedConfig = SpeedConfig()
     certificate: Certificate | None = Field(default=None, description="of 'safeguard robot certify'; else provisional")
     delay_ticks: int = Field(
         default=0, ge=0, le=10, description="periods from a decision to its effect, predicted over"

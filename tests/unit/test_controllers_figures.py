@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ import pytest
 from safeguard.controllers import SafetyFilter
 from safeguard.controllers.certify import quick_design
 from safeguard.controllers.figures import figures
+from safeguard.controllers.speed import SpeedCaps
 from safeguard.core.certificate import Certificate, CertificateError, Uncertainty
-from safeguard.core.config import FilterConfig
+from safeguard.core.config import FilterConfig, SpeedConfig
+from safeguard.core.curves import VelocityCurves
 from safeguard.core.enums import FilterStatus
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import RobotState
@@ -94,3 +98,50 @@ def test_commands_in_flight_are_predicted_over() -> None:
             ahead_q, ahead_v = ahead_q + ahead_v * DT + 0.5 * b * DT * DT, ahead_v + b * DT
         np.testing.assert_allclose(plan.q0, ahead_q, atol=1e-7)
         np.testing.assert_allclose(plan.v0, ahead_v, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["osqp", "daqp"])
+def test_the_tool_keeps_its_speed_cap_in_closed_loop(solver: Literal["osqp", "daqp"]) -> None:
+    """Random targets: never over 0.25 m/s, near it most of the time, rows named; without the cap it is far over."""
+    judge, seen = SpeedCaps(panda(), 0.45 * panda().limits.a_max, DT), {None: 0.0, 0.25: 0.0}
+    tool = judge.names.index("speed:tool")
+    for cap in seen:
+        config = FilterConfig(speed=SpeedConfig(tool_mps=cap))
+        filt, rng = SafetyFilter(panda(), DT, config, solver=solver), np.random.default_rng(1)
+        q, v, target, named, speeds = np.array(panda().home), np.zeros(7), np.array(panda().home), 0, []
+        for k in range(600):
+            if k % 200 == 0:
+                target = rng.uniform(panda().limits.q_min, panda().limits.q_max)
+            result = filt(state_at(q, v, k * 2_000_000), acceleration=100.0 * (target - q) - 20.0 * v)
+            named += any(row == "speed:tool" for row in result.active)
+            a = result.acceleration
+            q, v = q + v * DT + 0.5 * a * DT * DT, v + a * DT
+            speeds.append(float(judge.speeds(q[None], v[None])[0][tool]))
+        seen[cap] = max(speeds)
+        if cap is not None:
+            assert named > 100
+            assert np.median(speeds) > 0.1
+    assert seen[0.25] <= 0.25 + 1e-6
+    assert seen[None] > 0.5
+
+
+def test_velocity_curves_bind_the_filter() -> None:
+    """Full speed at a limit of the FR3's first joint: the speed stays under the curve to the end, and follows it."""
+    one = np.ones(7)
+    curves = VelocityCurves(
+        speed=2.0 * one, slope=12.0 * one, offset=0.3 * one, lower_edge=panda().limits.q_min,
+        upper_edge=panda().limits.q_max, source="test",
+    )  # fmt: skip
+    robot = replace(panda(), limits=replace(panda().limits, velocity_curves=curves))
+    filt, q, v = SafetyFilter(robot, DT), np.array(panda().home), np.zeros(7)
+    used: list[float] = []
+    for k in range(1500):
+        push = np.zeros(7)
+        push[0] = 15.0
+        result = filt(state_at(q, v, k * 2_000_000), acceleration=push)
+        assert result.status in (FilterStatus.ADMISSIBLE, FilterStatus.CORRECTED)
+        q, v = q + v * DT + 0.5 * result.acceleration * DT * DT, v + result.acceleration * DT
+        assert (v <= curves.upper(q) + 1e-6).all()
+        used.append(float(v[0] / max(curves.upper(q)[0], 1e-3)))
+    assert max(used) > 0.9
+    assert q[0] > panda().limits.q_max[0] - 0.05
