@@ -268,8 +268,8 @@ class SafetyFilter:
         speed = None
         if self._speed:
             speed = self._speed.rows(q, v, a, brake, lower, upper, self._speed.configured)
-            slow = np.flatnonzero(speed.slack > self.config.slack_tolerance_m).tolist()
-            slack += tuple((self._speed.names[speed.pairs[k]], float(speed.slack[k])) for k in slow)
+            slow: list[int] = np.flatnonzero(speed.slack > self.config.slack_tolerance_m).tolist()
+            slack += tuple((self._speed.names[int(speed.pairs[k])], float(speed.slack[k])) for k in slow)
         return Problem(q, v, a, torque, brake, lower, upper, rows, speed, slack, self._clearance.now)
 
     def _brake(self, q: Vector, v: Vector) -> Vector:

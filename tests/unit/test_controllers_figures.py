@@ -108,7 +108,8 @@ def test_the_tool_keeps_its_speed_cap_in_closed_loop(solver: Literal["osqp", "da
     for cap in seen:
         config = FilterConfig(speed=SpeedConfig(tool_mps=cap))
         filt, rng = SafetyFilter(panda(), DT, config, solver=solver), np.random.default_rng(1)
-        q, v, target, named, speeds = np.array(panda().home), np.zeros(7), np.array(panda().home), 0, []
+        q, v, target, named = np.array(panda().home), np.zeros(7), np.array(panda().home), 0
+        speeds: list[float] = []
         for k in range(600):
             if k % 200 == 0:
                 target = rng.uniform(panda().limits.q_min, panda().limits.q_max)
