@@ -10,13 +10,12 @@ from safeguard.core.types import Vector
 
 
 class Dynamics:
-    """Mass matrix, bias forces and Jacobian of the last state given to ``update``.
+    """Mass matrix and bias forces of the last state given to ``update``.
 
     Attributes:
         M: mass matrix with armature, shape (n, n), kg·m².
         h: bias forces with friction, shape (n,), N·m.
         gravity: its part of h, shape (n,), N·m.
-        J: joint Jacobian in the world frame (linear part at the world's origin), shape (6, n).
         data: the pinocchio data, placed at the last state.
     """
 
@@ -29,7 +28,6 @@ class Dynamics:
         self.M = np.zeros((robot.n, robot.n))
         self.h = np.zeros(robot.n)
         self.gravity = np.zeros(robot.n)
-        self.J = np.zeros((6, robot.n))
 
     def update(self, q: Vector, v: Vector) -> None:
         """Evaluate at (q, v), each of shape (n,)."""
@@ -37,7 +35,6 @@ class Dynamics:
         self.M = self.data.M
         self.h = self._bias(v, self.data.nle)
         self.gravity = self.data.g
-        self.J = self.data.J
 
     def torque(self, a: Vector) -> Vector:
         """τ = M a + h at the last state, shape (n,), N·m."""

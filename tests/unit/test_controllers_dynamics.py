@@ -49,7 +49,7 @@ def test_the_jacobian_is_that_of_the_last_state() -> None:
     robot = panda()
     dynamics, (q, v, _) = Dynamics(robot), states(robot, 1)
     dynamics.update(q[0], v[0])
-    twist = dynamics.J @ v[0]
+    twist = dynamics.data.J @ v[0]
     frame = robot.pin_model.getFrameId(robot.tool_frame)
     places: list[Vector] = []
     for step in (-1e-6, 1e-6):
