@@ -30,7 +30,7 @@ from safeguard.controllers.proposal import numbers, wanted
 from safeguard.controllers.speed import SpeedCaps
 from safeguard.controllers.stop_torque import StopTorque
 from safeguard.controllers.task import TaskSpace
-from safeguard.controllers.viability import JointBounds, braking_point, least_margins, stop_position
+from safeguard.controllers.viability import JointBounds, braking_point, least_margins, next_state, stop_position
 from safeguard.core.certificate import Certificate
 from safeguard.core.config import FilterConfig, SpeedConfig
 from safeguard.core.enums import FilterStatus, Frame, NominalKind, SolverStatus
@@ -109,6 +109,7 @@ class SafetyFilter:
         self._plan: StopPlan | None = None
         self._clock = 0
         self._standing = 0
+        self._last_torque: Vector | None = None
 
     @property
     def plan(self) -> StopPlan | None:
@@ -121,7 +122,7 @@ class SafetyFilter:
         Returns:
             Why that stop is not a verified one (its torques, where it ends, its clearance), or "".
         """
-        self._plan, self._clock, self._standing = None, 0, 0
+        self._plan, self._clock, self._standing, self._last_torque = None, 0, 0, None
         self._program.reset()
         self._clearance.reset()
         self._in_flight.reset()
@@ -197,6 +198,7 @@ class SafetyFilter:
 
     def _given(self, result: FilterResult) -> FilterResult:
         self._in_flight.given(result.torque)
+        self._last_torque = None if result.status is FilterStatus.REFUSED else result.torque
         return result
 
     def _decided(self, state: RobotState, nominal: Nominal, envelope: Envelope) -> FilterResult:
@@ -227,7 +229,9 @@ class SafetyFilter:
             if state is None:
                 return self.refused("no stop is stored yet")
             self.reset(state)
-        if state is not None:
+        if state is None:
+            self._in_flight.begin(None)
+        else:
             state = self._in_flight.predicted(state)
             self.dynamics.update(state.q, state.v)
         return self._given(self._run_backup(state, None, SolverStatus.SKIPPED, 0, ""))
@@ -270,7 +274,15 @@ class SafetyFilter:
             speed = self._speed.rows(q, v, a, brake, lower, upper, self._speed.configured)
             slow: list[int] = np.flatnonzero(speed.slack > self.config.slack_tolerance_m).tolist()
             slack += tuple((self._speed.names[int(speed.pairs[k])], float(speed.slack[k])) for k in slow)
-        return Problem(q, v, a, torque, brake, lower, upper, rows, speed, slack, self._clearance.now)
+        smooth = self._smooth(brake)
+        return Problem(q, v, a, torque, smooth, brake, lower, upper, rows, speed, slack, self._clearance.now)
+
+    def _smooth(self, brake: Vector) -> tuple[Vector, Vector] | None:
+        """Torques within a comfortable change of the last one, widened to that of the braking point."""
+        if self._last_torque is None or self.config.torque_rate == "recorded":
+            return None
+        change, at_brake = self.robot.limits.tau_rate_max * self.dt, self.dynamics.torque(brake)
+        return np.minimum(self._last_torque - change, at_brake), np.maximum(self._last_torque + change, at_brake)
 
     def _brake(self, q: Vector, v: Vector) -> Vector:
         """The braking point; a joint beyond its planned limits is led back, shape (n,), rad/s².
@@ -291,15 +303,8 @@ class SafetyFilter:
     # -- candidates -----------------------------------------------------------------------------------
 
     def _motion(self, problem: Problem, a: Vector, tau: Vector, now: int) -> _Motion:
-        v_next = problem.v + a * self.dt
-        q_next = problem.q + (problem.v + v_next) * (0.5 * self.dt)
-        low, high = self.figures.q_min, self.figures.q_max
-        if not ((low <= q_next).all() and (q_next <= high).all()):
-            # The limit itself is where the stop of a joint begins that is beyond it: it is pulled back there.
-            v_next = np.where(
-                q_next > high, np.minimum(v_next, 0.0), np.where(q_next < low, np.maximum(v_next, 0.0), v_next)
-            )
-            q_next = np.clip(q_next, low, high)
+        q_next, v_next = np.empty(len(a)), np.empty(len(a))
+        next_state(problem.q, problem.v, a, self.figures.q_min, self.figures.q_max, self.dt, q_next, v_next)
         return _Motion(a, tau, StopPlan(sealed(q_next), sealed(v_next), self.a_brake, now + self._dt_ns))
 
     def _admissible(self, problem: Problem, now: int) -> _Motion | None:
@@ -308,6 +313,8 @@ class SafetyFilter:
         if not ((problem.lower <= a).all() and (a <= problem.upper).all()):
             return None
         tau = problem.torque if problem.torque is not None else self.dynamics.torque(a)
+        if problem.smooth is not None and not ((problem.smooth[0] <= tau) & (tau <= problem.smooth[1])).all():
+            return None
         motion = self._motion(problem, a, tau, now)
         return None if self._motion_refusal(problem, motion) else motion
 

@@ -9,7 +9,7 @@ from safeguard.core.types import NS_PER_S, RobotState, Vector
 
 
 class InFlight:
-    """The last ``ticks`` commands, which have been given and have not acted yet.
+    """The last ``ticks`` commands, which were given in earlier ticks and have not acted yet.
 
     Args:
         dynamics: of the nominal model.
@@ -26,15 +26,25 @@ class InFlight:
     def reset(self) -> None:
         """Nothing is known of earlier commands: they are taken to hold the speed that is measured."""
         self._torques.extend([None] * self._ticks)
+        self._latest: Vector | None = None  # command of this tick
+        self._seen: int | None = None
+
+    def begin(self, t: int | None) -> None:
+        """A tick with a state measured at ``t`` ns, or with none; the same state again is the same tick."""
+        if t is None or t != self._seen:
+            if self._latest is not None:
+                self._torques.append(self._latest)
+            self._latest, self._seen = None, t
 
     def given(self, torque: Vector) -> None:
-        """A command of ``torque`` (N·m, shape (n,)) was given."""
-        self._torques.append(torque)
+        """The command of this tick is ``torque``, N·m, shape (n,); it replaces one that was given before."""
+        self._latest = torque
 
     def predicted(self, state: RobotState) -> RobotState:
         """The state after the commands in flight, stamped with the time at which that is."""
         if self._ticks == 0:
             return state
+        self.begin(state.t)
         q, v, dt = state.q, state.v, self._dt
         for torque in self._torques:
             if torque is None:

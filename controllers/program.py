@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from safeguard.controllers.capsules import Integers
 from safeguard.controllers.clearance import ClearanceRows, Distances
@@ -27,6 +28,8 @@ from safeguard.core.enums import SolverStatus
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Vector
 
+Flags = NDArray[np.bool_]
+
 TIGHTEN = 2.0
 """Solver tolerances that bounds keep from the truth, so that rounding is not a violation."""
 
@@ -41,6 +44,7 @@ class Problem:
         q, v: measured state, shape (n,), rad and rad/s.
         nominal: proposed acceleration, shape (n,), rad/s².
         torque: the proposed torque itself, shape (n,), N·m, if that was the input.
+        smooth: (smallest, largest) torque that keeps the torque rate comfortable, each of shape (n,), N·m, if asked for.
         brake: the braking point, shape (n,), rad/s².
         lower, upper: viable accelerations, shape (n,), rad/s².
         rows: clearance rows.
@@ -53,6 +57,7 @@ class Problem:
     v: Vector
     nominal: Vector
     torque: Vector | None
+    smooth: tuple[Vector, Vector] | None
     brake: Vector
     lower: Vector
     upper: Vector
@@ -151,9 +156,11 @@ class Program:
         self._low, self._high = np.full(2 * n + slots, -BIG), np.full(2 * n + slots, BIG)
         self._wanted, self._start = np.zeros(n), np.zeros(n)
         self._rows: ClearanceRows | None = None  # of the last solve
+        self._smoothed: tuple[Flags, Flags] | None = None  # joints whose torque bound was a rate, below and above
         self._binds = np.zeros(2 * n + slots, dtype=np.int64)
         self._pairs = [*(f"clearance:{name}" for name in robot.collision.names), *speed]
         torque = [f"torque:{joint}" for joint in robot.joints]
+        self._joints = robot.joints
         self._names = {
             -1: [f"lower:{joint}" for joint in robot.joints] + torque,
             1: [f"upper:{joint}" for joint in robot.joints] + torque,
@@ -167,9 +174,14 @@ class Program:
         """(acceleration, status, iterations); an acceleration only where the status is ``answered``."""
         rows = problem.rows if problem.speed is None else joined(problem.rows, problem.speed, *self._first)
         self._rows = rows
+        tau_low, tau_high = self._torque(problem.v)
+        self._smoothed = None
+        if problem.smooth is not None:
+            self._smoothed = tau_low < problem.smooth[0], problem.smooth[1] < tau_high
+            tau_low, tau_high = (np.clip(edge, tau_low, tau_high) for edge in problem.smooth)
         fill(
             problem.nominal, problem.brake, problem.lower, problem.upper, dynamics.M.T, dynamics.h,
-            *self._torque(problem.v), rows.slots, rows.C, rows.bound, rows.length, TIGHTEN * self._eps,
+            tau_low, tau_high, rows.slots, rows.C, rows.bound, rows.length, TIGHTEN * self._eps,
             self._dense, self._low, self._high, self._wanted, self._start,
         )  # fmt: skip
         return self.solver.solve(self._wanted, self._dense, self._low, self._high, self._start)
@@ -180,6 +192,10 @@ class Program:
         sides: list[int] = self._binds.tolist()
         joints, rows = 2 * self._n, self._rows or problem.rows
         names = [self._names[side][r] for r, side in enumerate(sides[:joints]) if side]
+        if self._smoothed is not None:
+            low, high = self._smoothed
+            rates = {f"torque:{joint}" for j, joint in enumerate(self._joints) if (low, high)[sides[self._n + j] > 0][j]}
+            names = [f"torque_rate:{name.removeprefix('torque:')}" if name in rates else name for name in names]
         slots: list[int] = rows.slots.tolist()
         pairs: list[int] = rows.pairs.tolist()
         names += [self._pairs[pair] for pair, slot in zip(pairs, slots, strict=True) if sides[joints + slot] < 0]

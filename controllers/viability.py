@@ -124,6 +124,23 @@ def under_ceiling(
         lower[j] = min(brake[j], max(lower[j], -down))
 
 
+@kernel(types.void, *[VECTOR] * 5, NUMBER, OUT, OUT)
+def next_state(
+    q: Vector, v: Vector, a: Vector, q_min: Vector, q_max: Vector, dt: float, q_next: Vector, v_next: Vector
+) -> None:
+    """Where acceleration ``a`` leads in one period; a joint that ends beyond its range is put on the edge of it.
+
+    The edge is where the stop of such a joint begins that pulls it back: there it has no outward speed.
+    """
+    for j in range(len(q)):
+        v_next[j] = v[j] + a[j] * dt
+        q_next[j] = q[j] + (v[j] + v_next[j]) * (0.5 * dt)
+        if q_next[j] > q_max[j]:
+            q_next[j], v_next[j] = q_max[j], min(v_next[j], 0.0)
+        elif q_next[j] < q_min[j]:
+            q_next[j], v_next[j] = q_min[j], max(v_next[j], 0.0)
+
+
 @kernel(THREE_NUMBERS, *[VECTOR] * 7)
 def least_margins(
     q: Vector, v: Vector, tau: Vector, q_min: Vector, q_max: Vector, v_max: Vector, tau_max: Vector

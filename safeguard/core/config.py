@@ -104,6 +104,10 @@ class FilterConfig(_Section):
     delay_ticks: int = Field(
         default=0, ge=0, le=10, description="periods from a decision to its effect, predicted over"
     )
+    torque_rate: Literal["recorded", "comfort"] = Field(
+        default="recorded",
+        description="comfort: corrected motion keeps to limits.tau_rate_max where braking does; never the brake itself",
+    )
     standstill_radps: float = Field(default=0.02, gt=0.0, description="speed under which a joint stands")
     stuck_s: float = Field(default=0.2, gt=0.0, description="standing this long against a moving proposal is stuck")
     slack_tolerance_m: float = Field(default=1e-5, ge=0.0, description="relaxation below this is rounding")
@@ -122,7 +126,7 @@ class DriveConfig(_Section):
 class IntakeConfig(_Section):
     """Limits of the intake checks."""
 
-    max_age_s: Positive = Field(default=0.003, description="oldest state that may be acted on; no delay is assumed")
+    max_age_s: Positive = Field(default=0.003, description="oldest state that may be acted on")
     future_s: float = Field(default=0.001, ge=0.0, description="how far ahead of now a stamp may be")
     jump_factor: float = Field(
         default=1.5, ge=1.0, description="allowed multiple of the speed limit between two states"

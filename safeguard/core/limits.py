@@ -31,7 +31,7 @@ class Limits:
         v_max: speed, rad/s.
         a_max: acceleration of proposed motion, rad/s².
         tau_max: torque, N·m.
-        tau_rate_max: torque rate, N·m/s; recorded, not enforced by the filter.
+        tau_rate_max: torque rate, N·m/s; for comfort only, see ``FilterConfig.torque_rate``.
         provenance: where each of them comes from, by attribute name.
         velocity_curves: speed limits by position, on top of ``v_max``; None if there are none.
         torque_curves: torque limits by speed, on top of ``tau_max``; None if there are none.
