@@ -16,48 +16,89 @@ import numpy as np
 import pinocchio as pin
 from numpy.typing import NDArray
 
-from safeguard.controllers.compiled import COUNT, FLAGS, NUMBER, OUT_COLUMNS, VECTOR, kernel
+from safeguard.core.compiled import COUNT, FLAGS, INTS, OUT_INTS, OUT_MATRIX, VECTOR, kernel, part
+from safeguard.controllers.newton_euler import LANES
 from safeguard.core.config import BrakeConfig
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import NS_PER_S, Vector, frozen_array
 
 Flags = NDArray[np.bool_]
+Indices = NDArray[np.int64]
 
 _SEED = 7
 _QUANTILE = 0.01
-_STEP_S, _BETWEEN = 0.04, 60  # a stop is also looked at between its corners, so often, so many times at most
+_STEP_S, _BETWEEN = 0.02, 60  # a stop is also looked at between its corners, so often, so many times at most
+_JUST_BEFORE = 1.0 - 2.0**-52
 _LEAST_SHARE = 0.05  # of the acceleration limits; with less, stops last for seconds
 
 
-@kernel(COUNT, *[VECTOR] * 3, FLAGS, NUMBER, *[OUT_COLUMNS] * 3)
+@part
+def moments(rest: Vector, order: Indices, resting: Flags, groups: Indices, group: int, s: Vector) -> int:
+    """Fill ``s`` with the moments at which joints of a group are looked at, in order; their number.
+
+    The start, and for every joint whose coming to rest counts, and the last: some on the way to it, just before it,
+    just after it.
+    """
+    left, count, before, last = 0, 1, 0.0, 0.0
+    for j in order:
+        if groups[j] == group:
+            left, last = left + 1, rest[j]
+    step, s[0] = max(_STEP_S, last / _BETWEEN), 0.0
+    for j in order:
+        if groups[j] != group:
+            continue
+        left -= 1
+        if rest[j] == 0.0 or not (resting[j] or left == 0):
+            continue
+        parts = int((rest[j] - before) / step) + 1
+        for k in range(1, parts):
+            s[count] = before + (rest[j] - before) * k / parts
+            count += 1
+        s[count], s[count + 1] = rest[j] * _JUST_BEFORE, rest[j]
+        count, before = count + 2, rest[j]
+    return count
+
+
+@part
+def along(
+    q0: float, v0: float, slope: float, rest: float, s: Vector, q: Vector, v: Vector, a: Vector, count: int
+) -> None:
+    """A joint's q, v, a at the first ``count`` moments."""
+    for k in range(count):
+        braked = min(s[k], rest)
+        w = v0 - slope * braked
+        q[k], v[k] = q0 + 0.5 * (v0 + w) * braked, w
+        a[k] = -slope if rest > s[k] else 0.0
+
+
+@kernel(COUNT, *[VECTOR] * 3, FLAGS, INTS, *[OUT_MATRIX] * 3, OUT_INTS)
 def stop_corners(
-    q0: Vector, v0: Vector, a_brake: Vector, resting: Flags, step: float, q: Vector, v: Vector, a: Vector
+    q0: Vector,
+    v0: Vector,
+    a_brake: Vector,
+    resting: Flags,
+    groups: Indices,
+    q: Vector,
+    v: Vector,
+    a: Vector,
+    columns: Indices,
 ) -> int:
-    """Fill the columns of q, v, a as ``StopPlan.corners`` says; the number of columns filled."""
-    n, room = len(q0), q.shape[1]
-    rest, count, before = np.empty(n), 0, 0.0
+    """Fill q, v, a, and how many columns count for every joint, as ``corners_apart`` says; the largest of these."""
+    n, count = len(q0), groups.max() + 1
+    rest, s, moving = np.empty(n), np.full((count, q.shape[1]), np.inf), np.zeros(count, np.int64)
     for j in range(n):
         rest[j] = abs(v0[j]) / a_brake[j]
+        moving[groups[j]] += resting[j]
     order = np.argsort(rest)
-    for r in range(-1, n):  # the start, then every joint in the order in which they come to rest
-        until = 0.0 if r < 0 else rest[order[r]]
-        if r >= 0 and (until == 0.0 or not (resting[order[r]] or r == n - 1)):
-            continue
-        parts = min(int((until - before) / step) + 1, room - count - 2 * (n - r))
-        for part in range(1, parts + 2):  # on the way to it, just before it, just after it
-            s, after = until if part >= parts else before + (until - before) * part / parts, part > parts
-            if r < 0 and not after:
-                continue
-            for j in range(n):
-                slope = a_brake[j] if v0[j] > 0.0 else -a_brake[j]
-                braked = min(s, rest[j])
-                w = v0[j] - slope * braked
-                q[j, count] = q0[j] + 0.5 * (v0[j] + w) * braked
-                v[j, count] = w
-                a[j, count] = -slope if rest[j] > s or (not after and rest[j] >= until) else 0.0
-            count += 1
-        before = until
-    return count
+    for group in range(count):
+        if moving[group]:
+            moving[group] = moments(rest, order, resting, groups, group, s[group])
+    most = int(moving.max())
+    for j in range(n):
+        columns[j] = moving[groups[j]] if resting[j] else 0
+        slope = a_brake[j] if v0[j] > 0.0 else -a_brake[j]
+        along(q0[j], v0[j], slope, rest[j], s[groups[j]], q[j], v[j], a[j], most + -most % LANES)
+    return most
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +155,32 @@ class StopPlan:
         With ``resting``, shape (n,), only these joints' coming to rest counts, and that of the last.
 
         The acceleration jumps when a joint comes to rest: the start, just before and just after every such moment,
-        and at least every 40 ms in between, up to 60 moments more. The hold at rest is the last of them.
+        and in between at least every 20 ms, or every 60th of the stop if that is longer. The hold at rest is the last.
         """
         n = len(self.q0)
-        q, v, a = (np.empty((n, 2 * n + 1 + _BETWEEN), order="F") for _ in range(3))
         resting = np.ones(n, dtype=bool) if resting is None else resting
-        k = stop_corners(self.q0, self.v0, self.a_brake, resting, _STEP_S, q, v, a)
+        q, v, a, _, k = corners_apart(self, resting, np.zeros(n, dtype=np.int64))
         return q[:, :k].T, v[:, :k].T, a[:, :k].T
+
+
+def corners_apart(plan: StopPlan, resting: Flags, groups: Indices) -> tuple[Vector, Vector, Vector, Indices, int]:
+    """(q, v, a, columns, k): the corners of groups of joints that do not feel each other, side by side.
+
+    Each group has its own moments: of its joints that are ``resting`` only, as ``StopPlan.corners`` says. The first
+    ``columns[j]`` columns of q, v, a, shape (n, room), are those that count for joint j, 0 if it is not resting; k is
+    the largest of these. The others up to k, and to the next multiple of ``LANES``, hold the joint at rest.
+
+    Args:
+        plan: the stop.
+        resting: joints whose coming to rest counts, shape (n,).
+        groups: number of every joint's group, from 0, shape (n,).
+    """
+    n = len(groups)
+    room = 2 * n + 1 + _BETWEEN
+    q, v, a = np.empty((3, n, room + -room % LANES))
+    columns = np.empty(n, dtype=np.int64)
+    k = stop_corners(plan.q0, plan.v0, plan.a_brake, resting, groups, q, v, a, columns)
+    return q, v, a, columns, k
 
 
 def braking_deceleration(robot: RobotModel, config: BrakeConfig) -> Vector | None:

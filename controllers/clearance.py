@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from safeguard.controllers import capsules as kernels
 from safeguard.controllers.brake import StopPlan
-from safeguard.controllers.shapes import Capsules
-from safeguard.controllers.viability import stop_position
+from safeguard.controllers.shapes import CAPSULES, Capsules
+from safeguard.controllers.stop_proof import PROVED, RECOVERY, prove
 from safeguard.core.config import ClearanceConfig
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Indices, Vector
@@ -23,7 +23,6 @@ _SHARES = 1.0 - np.sqrt(1.0 - np.linspace(0.0, 1.0, 5))  # moments of a stop: eq
 _ANY_NORMAL = np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
 _GUESS, _HINT = np.array([1.0, 0.0, 0.0]), np.zeros(2, dtype=np.int32)
 _SEED, _SAMPLES = 11, 64  # configurations in which pairs are seen at their widest
-_ENOUGH_M = 0.03  # a lower bound that is worth no further step
 _UNIT = 0.25  # the square of a normal that is shorter is undefined
 
 
@@ -35,11 +34,13 @@ class Distances:
         q: the configuration, shape (n,), rad.
         d: distances, or lower bounds of those that nothing near needs, shape (pairs,), m; negative in penetration.
         exact: which of them are distances, shape (pairs,).
+        frames: of all bodies, shape (1, n + 1, 12), rows of ``capsules.py``.
     """
 
     q: Vector
     d: Vector
     exact: Flags
+    frames: Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Clearance:
 
     Attributes:
         names: of the pairs.
+        floors: what every sample and what every point of a stop must keep, shape (2, pairs), m.
         now, end: distances at the state that ``rows`` saw last, and where the planned stop from there ends.
     """
 
@@ -84,19 +86,20 @@ class Clearance:
         self.names = robot.collision.names
         self._config, self._robot = config, robot
         self._shapes = Capsules.of(robot)
-        self._all_exact = bool(self._shapes.exact.all())
+        self._capsules = self._shapes.pairs[:, 2] == CAPSULES
+        self._all_capsules = bool(self._capsules.all())
         n, pieces, pairs, samples = robot.n, len(self._shapes.pieces), len(self.names), len(_SHARES)
-        self._path, self._frames = np.zeros((samples, n)), np.zeros((samples, n + 1, 12))
-        self._ends = np.zeros((samples, pieces, 6))
+        self._path, self._ends = np.zeros((samples, n)), np.zeros((samples, pieces, 6))
         self._least, self._when = np.zeros(pairs), np.zeros(pairs, dtype=np.int64)
-        self._wrenches = np.tile(_ANY_NORMAL, (pairs, 1))
+        self._wrenches, self._memory = np.tile(_ANY_NORMAL, (pairs, 1)), np.zeros((4 * pairs, 19))
         off = np.zeros(pairs) if tube is None else robot.collision.reach @ tube
         row = config.floor_m + config.buffer_m + off
         scale = np.minimum(0.5 * _widest(robot) / row, 1.0)
-        self._floor, self._hard = (config.floor_m + off) * scale, (config.hard_floor_m + off) * scale
+        self.floors = np.array(((config.floor_m + off) * scale, (config.hard_floor_m + off) * scale))
         self._row = row * scale
         self._zone = self._row + config.zone_m
-        self._found, self._number = np.zeros(pairs, dtype=np.int64), np.zeros(1)
+        self._every, self._some, self._found = np.arange(pairs), np.zeros(pairs, dtype=np.int64), np.zeros(2)
+        self._seats = np.full(pairs, -1)
         self._reach, self._between = robot.collision.reach, robot.collision.between
         self._furthest = self._reach.max(axis=0, initial=0.0)
         self._data = robot.pin_model.createData()
@@ -105,27 +108,29 @@ class Clearance:
         self._requests = list(self._placed.distanceRequests)
         none, nothing = np.zeros(0, dtype=np.intp), np.zeros(0)
         self._no_rows = ClearanceRows(none, none, np.zeros((0, n)), nothing, nothing, nothing)
-        self._slot_of: dict[int, int] = {}
 
     def reset(self) -> None:
-        """Forget which pair had which row and the last good normals."""
-        self._slot_of.clear()
-        self._wrenches[:] = _ANY_NORMAL
+        """Forget which pair had which row, the last good normals, and where the last searches ended."""
+        self._seats[:], self._wrenches[:], self._memory[:] = -1, _ANY_NORMAL, 0.0
 
     def measure(self, q: Vector) -> Distances:
         """Distances at ``q``."""
-        shapes, d = self._shapes, np.empty(len(self.names))
-        kernels.measure(q.reshape(1, -1), *shapes.tree, shapes.bodies, shapes.pieces, shapes.pairs, d)
-        return Distances(q, d, shapes.exact.copy())
+        d, frames = np.empty(len(self.names)), np.empty((1, self._robot.n + 1, 12))
+        kernels.measure(self._shapes, q.reshape(1, -1), frames, d)
+        return Distances(q, d, self._capsules.copy(), frames)
 
     def nearest(self, distances: Distances) -> tuple[str, float]:
         """Name and distance of the nearest pair, m; ("", ∞) without pairs."""
         if len(self.names) == 0:
             return "", inf
-        while not distances.exact[pair := int(distances.d.argmin())]:  # a lower bound may hide a nearer pair
-            self._refine(distances, np.array([pair]))
-            self._refine(distances, np.flatnonzero(distances.d < distances.d[pair]))
-        return self.names[pair], float(distances.d[pair])
+        if self._all_capsules:
+            pair = int(distances.d.argmin())
+            return self.names[pair], float(distances.d[pair])
+        while True:
+            pair = kernels.nearest(self._shapes, distances.frames, distances.d, distances.exact, self._memory)
+            if pair >= 0:
+                return self.names[pair], float(distances.d[pair])
+            self._refine(distances, np.array([-1 - pair]))
 
     def _refine(self, distances: Distances, pairs: Indices, keep: bool = False) -> None:
         """Replace lower bounds of some pairs by their distances."""
@@ -133,15 +138,6 @@ class Clearance:
         if len(vague):
             distances.d[vague] = self._exact(distances.q, vague, keep)
             distances.exact[vague] = True
-
-    def _raise(self, distances: Distances, pairs: Indices) -> None:
-        """Raise lower bounds of some pairs to what planes between their pieces show."""
-        shapes, vague = self._shapes, pairs[~distances.exact[pairs] & self._shapes.hulls[pairs]]
-        if len(vague):
-            kernels.gaps(
-                distances.q.reshape(1, -1), *shapes.tree, shapes.bodies, shapes.pieces, shapes.pairs,
-                *shapes.corners, vague, _ENOUGH_M, distances.d,
-            )  # fmt: skip
 
     # -- rows -----------------------------------------------------------------------------------------
 
@@ -161,45 +157,47 @@ class Clearance:
 
         relaxed to what full braking gives. The relaxation is the slack.
         """
-        shapes = self._shapes
-        distances = np.empty((len(_SHARES), len(self.names)))
+        shapes, samples, pairs = self._shapes, len(_SHARES), len(self.names)
+        distances, frames = np.empty((samples, pairs)), np.empty((samples, len(q) + 1, 12))
+        known = np.empty((samples, pairs), dtype=bool)
+        known[:] = self._capsules
         kernels.sweep(
-            q, v, a_plan, *shapes.tree, shapes.bodies, shapes.pieces, shapes.pairs, _SHARES,
-            self._reach, self._zone, self._path, self._frames, self._ends, distances, self._least, self._when,
+            shapes, q, v, a_plan, _SHARES, self._zone, self._path, frames, self._ends, distances,
+            self._least, self._when,
         )  # fmt: skip
-        known = np.empty(distances.shape, dtype=bool)
-        known[:] = shapes.exact
-        self.now = Distances(q, distances[0], known[0])
-        self.end = Distances(self._path[-1].copy(), distances[-1], known[-1])
-        near = self._near(v, a_plan, lower, upper, dt)
-        if len(near) and not self._all_exact:
-            self._sharpen(distances, known, near)
-            near = self._near(v, a_plan, lower, upper, dt)
+        self.now = Distances(q, distances[0], known[0], frames[:1])
+        self.end = Distances(self._path[-1].copy(), distances[-1], known[-1], frames[-1:])
+        near = self._near(v, a_plan, lower, upper, dt, frames, distances, known)
+        if not self._all_capsules and len(vague := near[~known[self._when[near], near]]):
+            self._sharpen(distances, known, frames, vague)
+            near = self._near(v, a_plan, lower, upper, dt, frames, distances, known)
         if len(near) == 0:
-            self._slot_of.clear()
+            self._seats[:] = -1
             return self._no_rows
         near, slots = self._seat(near)
-        exact = near if self._all_exact else near[shapes.exact[near]]
-        kernels.touches(exact, self._when, shapes.pairs, shapes.pieces, self._ends, self._wrenches)
         k = len(near)
         C, bound, slack, length = np.empty((k, len(q))), np.empty(k), np.empty(k), np.empty(k)
         kernels.steer(
-            near, v, a_plan, brake, _SHARES, self._least, self._when, self._frames, shapes.tree[2], self._between,
+            shapes, near, v, a_plan, brake, _SHARES, self._least, self._when, frames, self._between,
             self._wrenches, self._row, dt / self._config.decay_s, dt, C, bound, slack, length,
         )  # fmt: skip
         return ClearanceRows(near, slots, C, bound, slack, length)
 
-    def _near(self, v: Vector, a_plan: Vector, lower: Vector, upper: Vector, dt: float) -> Indices:
+    def _near(
+        self, v: Vector, a_plan: Vector, lower: Vector, upper: Vector, dt: float,
+        frames: Vector, distances: Vector, known: Flags,
+    ) -> Indices:  # fmt: skip
         count = kernels.nearby(
-            v, a_plan, lower, upper, self._least, self._reach, self._furthest, self._zone, dt, self._found
-        )
-        return self._found[:count].copy()
+            self._shapes, v, a_plan, lower, upper, self._furthest, dt, self._zone, frames, self._ends,
+            distances, known, self._least, self._when, self._memory, self._wrenches, self._some,
+        )  # fmt: skip
+        return self._some[:count].copy()
 
-    def _sharpen(self, distances: Vector, known: Flags, near: Indices) -> None:
-        """Exact distances, normals and points of near pairs at the sample where their capsules come nearest."""
+    def _sharpen(self, distances: Vector, known: Flags, frames: Vector, near: Indices) -> None:
+        """Distances, normals and points by coal of near pairs, at the sample where their capsules come nearest."""
         for m in np.unique(self._when[near]).tolist():
             pairs = near[self._when[near] == m]
-            self._refine(Distances(self._path[m], distances[m], known[m]), pairs, keep=True)
+            self._refine(Distances(self._path[m], distances[m], known[m], frames[m : m + 1]), pairs, keep=True)
             self._least[pairs] = distances[m, pairs]
 
     def _seat(self, near: Indices) -> tuple[Indices, Indices]:
@@ -207,18 +205,9 @@ class Clearance:
 
         Who sits has an advantage of ``hysteresis_m``, so that two pairs do not take turns.
         """
-        seats, config = self._slot_of, self._config
-        chosen: list[int] = near.tolist()
-        if len(chosen) > config.slots:
-            left = self._least[near]
-            left[[pair in seats for pair in chosen]] -= config.hysteresis_m
-            near = np.sort(near[np.argsort(left, kind="stable")[: config.slots]])
-            chosen = near.tolist()
-        if chosen != list(seats):
-            kept = {pair: seats[pair] for pair in chosen if pair in seats}
-            free = iter(sorted(set(range(config.slots)) - set(kept.values())))
-            self._slot_of = seats = {pair: kept[pair] if pair in kept else next(free) for pair in chosen}
-        return near, np.array(list(seats.values()), dtype=np.intp)
+        slots, config = np.empty((2, self._config.slots), dtype=np.int64), self._config
+        k = kernels.seat(near, self._least, config.slots, config.hysteresis_m, self._seats, slots[0], slots[1])
+        return slots[0, :k], slots[1, :k]
 
     # -- the proof ------------------------------------------------------------------------------------
 
@@ -226,49 +215,29 @@ class Clearance:
         """Why the way from a measured configuration into ``plan`` and to its end may not stay clear, or "".
 
         ``now`` are the distances there, ``end`` those at any other configuration; the nearer to the end of the
-        plan, the better the motion bound with which it begins (``capsules.suspects``). What that does not settle is
-        walked in steps that prove themselves (``capsules.march``): every sample keeps the floor, every point
-        between two samples the hard floor. A pair that is already below a floor must not come any closer.
+        plan, the better the motion bound with which the proof begins (``stop_proof.prove``). Every sample keeps the
+        floor, every point between two samples the hard floor. A pair that is already below a floor must not come any
+        closer. Where neither capsules nor corners settle a pair, coal's distances do.
         """
-        pairs = self._suspects(now, end, plan)
-        if len(pairs) and not self._all_exact:
-            self._raise(now, pairs)
-            self._refine(now, pairs[now.d[pairs] < self._floor[pairs]])
-            pairs = self._suspects(now, end, plan)
-        return self._path_refusal(now, plan, pairs) if len(pairs) else ""
+        count = self._prove(now, end, plan, self._every)
+        if count > 0:
+            self._refine(now, self._some[:count].copy())
+            count = self._prove(now, end, plan, self._some[:count].copy())
+        if count > 0:
+            return self._bisected_refusal(now, plan, self._some[:count].copy())
+        return "" if count == PROVED else self._reason(int(self._found[0]), float(self._found[1]))
 
-    def _suspects(self, now: Distances, end: Distances, plan: StopPlan) -> Indices:
-        stop, floor = stop_position(plan.q0, plan.v0, plan.a_brake), self._floor
-        count = kernels.suspects(
-            now.d, end.d, now.q, end.q, plan.q0, stop, self._reach, self._furthest, floor, self._found
-        )
-        return self._found[:count].copy()
-
-    def _path_refusal(self, now: Distances, plan: StopPlan, pairs: Indices) -> str:
-        vague: list[int] = []
-        while len(pairs):
-            k = self._march(now, plan, pairs)
-            if k == kernels.PROVED:
-                break
-            if self._shapes.exact[pairs[k]]:
-                return self._reason(int(pairs[k]), float(self._number[0]))
-            vague.append(int(pairs[k]))  # its capsules don't prove it; its pieces may
-            pairs = np.delete(pairs, k)
-        return self._bisected_refusal(now, plan, np.array(vague, dtype=np.intp)) if vague else ""
-
-    def _march(self, now: Distances, plan: StopPlan, pairs: Indices) -> int:
-        shapes = self._shapes
-        return kernels.march(
-            now.d, now.q, plan.q0, plan.v0, plan.a_brake, pairs, self._floor, self._hard, self._reach,
-            *shapes.tree, shapes.bodies, shapes.pieces, shapes.pairs, *shapes.corners, shapes.hulls,
-            self._config.path_samples, self._number,
+    def _prove(self, now: Distances, end: Distances, plan: StopPlan, among: Indices) -> int:
+        return prove(
+            self._shapes, self._furthest, self.floors, now.q, now.d, now.exact, end.q, end.d,
+            plan.q0, plan.v0, plan.a_brake, among, self._config.path_samples, self._memory, self._some, self._found,
         )  # fmt: skip
 
     def _bisected_refusal(self, now: Distances, plan: StopPlan, pairs: Indices) -> str:
-        """As ``capsules.march``, with the distances of the pieces themselves: all intervals are halved at once."""
-        first, hard = now.d[pairs], self._hard[pairs]
-        floor = np.minimum(self._floor[pairs], first - kernels.RECOVERY)
-        hard = np.where(first > hard + kernels.RECOVERY, hard, -np.inf)
+        """As ``stop_proof.prove``, with the distances of the pieces themselves: all intervals are halved at once."""
+        first, (floor, hard) = now.d[pairs], self.floors[:, pairs]
+        floor = np.minimum(floor, first - RECOVERY)
+        hard = np.where(first > hard + RECOVERY, hard, -np.inf)
         t = float(plan.durations.max()) * np.array([0.0, 0.5, 1.0])
         path = np.vstack((now.q, plan.positions(t[:, None])))
         t = np.concatenate(([-1.0], t))  # the measured configuration is at no time of the plan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pinocchio as pin
 
+from safeguard.controllers.newton_euler import InverseDynamics, side_by_side
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Vector
 
@@ -24,7 +25,8 @@ class Dynamics:
         self._model = robot.pin_model
         self.data = self._model.createData()
         self._frictionless = not robot.coulomb.any()
-        self._pool = pin.ModelPool(self._model, 1)
+        self._inverse = InverseDynamics(robot)
+        self._wanted = np.ones(robot.n, dtype=bool)
         self.M = np.zeros((robot.n, robot.n))
         self.h = np.zeros(robot.n)
         self.gravity = np.zeros(robot.n)
@@ -46,9 +48,8 @@ class Dynamics:
 
     def torques_along(self, q: Vector, v: Vector, a: Vector) -> Vector:
         """Inverse dynamics of ``k`` independent states: q, v, a and the result have shape (k, n)."""
-        out = np.zeros((self._robot.n, len(q)), order="F")
-        pin.rneaInParallel(1, self._pool, np.asfortranarray(q.T), np.asfortranarray(v.T), np.asfortranarray(a.T), out)
-        return self._bias(v, out.T)
+        k, columns = len(q), np.full(self._robot.n, len(q))
+        return self._inverse(side_by_side(q), side_by_side(v), side_by_side(a), columns, self._wanted)[:, :k].T
 
     def _bias(self, v: Vector, nonlinear: Vector) -> Vector:
         """``RobotModel.bias``, less the Coulomb term where there is none."""

@@ -356,10 +356,8 @@ class SafetyFilter:
             return refusal
         joints = self._stop_torque.uncertain(dynamics.M.T, dynamics.gravity, problem.q, plan)
         if joints is not None:
-            corners = plan.corners(self._stop_torque.coupled(joints))
-            torques = dynamics.torques_along(*corners)
-            torques[:, ~joints] = 0.0  # between corners of others they may be larger than at any, and are bounded
-            refusal = self._checker.torque_refusal(torques, self._stop_share, corners[1])
+            torques, speeds = self._stop_torque.along(plan, joints)
+            refusal = self._checker.torque_refusal(torques, self._stop_share, speeds)
         return refusal or self._clearance.stop_refusal(problem.distances, self._clearance.end, plan)
 
     def _end_refusal(self, plan: StopPlan) -> str:

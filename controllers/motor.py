@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from safeguard.controllers.compiled import MATRIX, OUT, VECTOR, kernel, part, types
+from safeguard.core.compiled import MATRIX, OUT, VECTOR, kernel, part, types
 from safeguard.core.limits import Limits
 from safeguard.core.types import Vector, frozen_array
 

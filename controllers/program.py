@@ -2,21 +2,22 @@
 
     minimise ½ ‖a − a_nom‖²   subject to   low ≤ [I; D_τ; D_c] a ≤ high,
 
-with D_τ = diag(M)⁻¹ M for the torques and D_c the clearance rows scaled to unit length: every row is in rad/s², so
-that one tolerance of the solver means the same everywhere. Bounds are tightened by that tolerance, but never past
+with D_τ = M for the torques and D_c for clearance, each row scaled to unit length: every row is in rad/s², so that one
+tolerance of the solver means the same everywhere. Bounds are tightened by that tolerance, but never past
 the braking point, so that the program always has a solution.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from safeguard.controllers.capsules import Integers
 from safeguard.controllers.clearance import ClearanceRows, Distances
-from safeguard.controllers.compiled import INTS, MATRIX, NUMBER, OUT, OUT_INTS, OUT_MATRIX, VECTOR, kernel, types
+from safeguard.core.compiled import INTS, MATRIX, NUMBER, OUT, OUT_INTS, OUT_MATRIX, VECTOR, kernel, types
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.controllers.motor import TorqueBounds
 from safeguard.controllers.qp import Pattern
@@ -96,15 +97,19 @@ def fill(
     """
     n = len(nominal)
     for j in range(n):
+        square = 0.0
+        for k in range(n):
+            square += M[j, k] * M[j, k]
+        unit = 1.0 / sqrt(square)  # the row's own length, so that none outweighs the others
         wanted[j] = min(max(nominal[j], -BIG), BIG)
         low[j], high[j] = min(lower[j] + tight, brake[j]), max(upper[j] - tight, brake[j])
         start[j] = min(max(nominal[j], low[j]), high[j])
         at_brake = 0.0
         for k in range(n):
-            dense[j, k] = M[j, k] / M[j, j]
+            dense[j, k] = M[j, k] * unit
             at_brake += dense[j, k] * brake[k]
-        low[n + j] = min((tau_low[j] - h[j]) / M[j, j] + tight, at_brake)
-        high[n + j] = max((tau_high[j] - h[j]) / M[j, j] - tight, at_brake)
+        low[n + j] = min((tau_low[j] - h[j]) * unit + tight, at_brake)
+        high[n + j] = max((tau_high[j] - h[j]) * unit - tight, at_brake)
     for r in range(n, len(dense)):
         low[n + r], high[n + r] = -BIG, BIG
         for k in range(n):

@@ -6,6 +6,7 @@ from typing import Literal
 
 from safeguard.controllers.daqp import DaqpSolver
 from safeguard.controllers.qp import OsqpSolver, Pattern
+from safeguard.controllers.settle import SettledSolver
 from safeguard.controllers.solver import Answer, Solver
 from safeguard.core.config import SolverConfig
 from safeguard.core.enums import SolverStatus
@@ -43,7 +44,9 @@ class RescuedSolver:
 def make_solver(
     name: SolverName, n: int, rows: int, config: SolverConfig, pattern: Pattern | None = None
 ) -> Solver:  # fmt: skip
-    """The solver called ``name``; "osqp" has DAQP behind it, and is faster with ``pattern``.
+    """The solver called ``name``, asked for what does not settle itself; "osqp" has DAQP behind it.
+
+    OSQP is faster with ``pattern``.
 
     Args:
         name: "osqp" or "daqp".
@@ -53,6 +56,6 @@ def make_solver(
     """
     match name:
         case "osqp":
-            return RescuedSolver(n, rows, config, pattern)
+            return SettledSolver(n, rows, RescuedSolver(n, rows, config, pattern))
         case "daqp":
-            return DaqpSolver(n, rows, config)
+            return SettledSolver(n, rows, DaqpSolver(n, rows, config))

@@ -1,74 +1,101 @@
-"""A robot's joints and collision pieces as the arrays that the kernels of ``capsules.py`` take."""
+"""A robot's joints and collision pieces as the arrays that kernels take.
+
+Every collision piece has a capsule that contains it (a sphere is one of length zero); where the piece is a capsule or
+a sphere, that is the piece itself. Most pieces also have corners: points whose convex hull, grown by a radius,
+contains the piece, and mostly is the piece. A half-space is its plane.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import coal
 import numpy as np
 import pinocchio as pin
 from numpy.typing import NDArray
 
-from safeguard.controllers.capsules import Integers
+from safeguard.core.compiled import INT_ROWS, MATRIX, Integers, types
 from safeguard.core.robot import RobotModel
-from safeguard.core.types import Vector
+from safeguard.core.types import Vector, sealed
+
+CAPSULES, CORNERS, BOUND = 0, 1, 2  # what says how far apart a pair is
+_POINT = 1e-6  # m; a cylinder that is shorter has no axis
 
 
-@dataclass(frozen=True, slots=True)
-class Capsules:
-    """The arrays of a robot that the kernels of this module take.
+class Capsules(NamedTuple):
+    """The arrays of a robot that kernels take; read-only.
 
     Attributes:
-        tree: parents (n,), places (n, 12) and axes (n, 4: direction, 1 if sliding) of the joints.
-        bodies, pieces: body (P,) and capsule (P, 8) of every piece.
-        pairs: kept pairs, shape (K, 2).
-        exact: whether the capsules of a pair are the pieces themselves, shape (K,).
-        corners: of all pieces: points (V, 3) in the frames of their bodies whose convex hull, grown by thick (P,),
-            contains piece p; those from spans[p] to spans[p + 1]. A half-space has none.
-        hulls: pairs for which the corners say more than the capsules, shape (K,).
+        joints: row (n, 17) of every joint: rotation by rows and origin of its place in its parent's frame; direction
+            of its axis; 1 if it slides; its parent, 0 for the world.
+        pieces: row (P, 13) of every piece: ends of its capsule's axis in its body's frame (or normal and offset in
+            the world); its radius; 1 for a half-space; its body; its first corner and the one after its last; the
+            radius around the hull of the corners; the radius of the discs around them (a cylinder has two corners).
+        points: corners of all pieces in the frames of their bodies, shape (V, 3).
+        pairs: row (K, 5) of every kept pair: its two pieces; ``CAPSULES``, ``CORNERS`` or ``BOUND``, as its capsules or
+            its corners are the pieces, or its corners contain them; its first row of ``moves`` and the one after its
+            last.
+        moves: row (M, 2) of every joint that moves a pair: the joint, and its reach, m/rad.
     """
 
-    tree: tuple[Integers, Vector, Vector]
-    bodies: Integers
+    joints: Vector
     pieces: Vector
+    points: Vector
     pairs: Integers
-    exact: NDArray[np.bool_]
-    corners: tuple[Vector, Integers, Vector]
-    hulls: NDArray[np.bool_]
+    moves: Vector
+
+    @property
+    def tree(self) -> tuple[Integers, Vector, Vector]:
+        """Parents (n,), places (n, 12) and axes (n, 4: direction, 1 if sliding) of the joints."""
+        joints = self.joints
+        return joints[:, 16].astype(np.int64), joints[:, :12].copy(), joints[:, 12:16].copy()
+
+    @property
+    def bodies(self) -> Integers:
+        """Body of every piece, shape (P,)."""
+        return self.pieces[:, 8].astype(np.int64)
 
     @classmethod
     def of(cls, robot: RobotModel) -> Capsules:
         """Those of ``robot``."""
-        model = robot.pin_model
-        objects = list(robot.collision.geometry.geometryObjects)
-        rows = [_capsule(obj) for obj in objects]
-        same = [exact for _, exact in rows]
-        pairs = np.array(robot.collision.pairs, dtype=np.int64).reshape(-1, 2)
-        corners = [_corners(obj, row) for obj, (row, _) in zip(objects, rows, strict=True)]
-        solid = [len(points) > 0 for points, _ in corners]
-        exact = np.array([same[i] and same[j] for i, j in robot.collision.pairs], dtype=bool)
+        model, collision = robot.pin_model, robot.collision
+        objects = list(collision.geometry.geometryObjects)
+        capsules = [_capsule(obj) for obj in objects]
+        corners = [_corners(obj, row) for obj, (row, _) in zip(objects, capsules, strict=True)]
+        ends = np.cumsum([0, *(len(corner[0]) for corner in corners)])
+        pieces = [
+            [*row, float(obj.parentJoint), ends[k], ends[k + 1], thick, disc]
+            for k, (obj, (row, _), (_, thick, disc, _)) in enumerate(zip(objects, capsules, corners, strict=True))
+        ]
+        kinds = [
+            CAPSULES if capsules[i][1] and capsules[j][1] else max(corners[i][3], corners[j][3])
+            for i, j in collision.pairs
+        ]
+        pairs, joints = np.nonzero(collision.reach)
+        first = np.searchsorted(pairs, np.arange(len(collision.pairs) + 1))
         return cls(
-            tree=(
-                np.array([model.parents[j] for j in range(1, model.njoints)], dtype=np.int64),
-                np.array([_frame_row(model.jointPlacements[j]) for j in range(1, model.njoints)]),
-                np.array([_axis(model, j) for j in range(1, model.njoints)]),
-            ),
-            bodies=np.array([obj.parentJoint for obj in objects], dtype=np.int64),
-            pieces=np.array([row for row, _ in rows], dtype=np.float64).reshape(-1, 8),
-            pairs=pairs,
-            exact=exact,
-            corners=(
-                np.vstack([np.zeros((0, 3)), *(points for points, _ in corners)]),
-                np.cumsum([0, *(len(points) for points, _ in corners)], dtype=np.int64),
-                np.array([radius for _, radius in corners], dtype=np.float64),
-            ),
-            hulls=~exact & np.array([solid[i] and solid[j] for i, j in robot.collision.pairs], dtype=bool),
+            joints=sealed(np.array([_joint(model, j) for j in range(1, model.njoints)])),
+            pieces=sealed(np.array(pieces, dtype=np.float64).reshape(-1, 13)),
+            points=sealed(np.ascontiguousarray(np.vstack([np.zeros((0, 3)), *(points for points, *_ in corners)]))),
+            pairs=_fixed(np.column_stack((np.array(collision.pairs).reshape(-1, 2), kinds, first[:-1], first[1:]))),
+            moves=sealed(np.column_stack((joints.astype(np.float64), collision.reach[pairs, joints]))),
         )
 
 
-def _frame_row(placement: Any) -> Vector:
-    return np.append(np.asarray(placement.rotation), np.asarray(placement.translation))
+SHAPES: Any = cast("Any", types).NamedTuple([MATRIX, MATRIX, MATRIX, INT_ROWS, MATRIX], Capsules)
+
+
+def _fixed(rows: NDArray[Any]) -> Integers:
+    integers = np.ascontiguousarray(rows, dtype=np.int64)
+    integers.setflags(write=False)
+    return integers
+
+
+def _joint(model: Any, joint: int) -> Vector:
+    place = model.jointPlacements[joint]
+    return np.concatenate(
+        (np.ravel(place.rotation), place.translation, _axis(model, joint), [float(model.parents[joint])])
+    )
 
 
 def _axis(model: Any, joint: int) -> Vector:
@@ -95,14 +122,17 @@ def _capsule(obj: Any) -> tuple[list[float], bool]:
     return [*place.act(a), *place.act(b), radius, 0.0], False
 
 
-def _corners(obj: Any, row: list[float]) -> tuple[Vector, float]:
-    """(points in the body's frame, radius): the piece lies within the radius of their convex hull."""
+def _corners(obj: Any, row: list[float]) -> tuple[Vector, float, float, int]:
+    """(points in the body's frame, radius around their hull, radius of discs, what they are to the piece)."""
     shape, place = obj.geometry, obj.placement
     if isinstance(shape, coal.Halfspace):
-        return np.zeros((0, 3)), 0.0
+        return np.zeros((0, 3)), 0.0, 0.0, CORNERS
+    if isinstance(shape, coal.Cylinder) and shape.halfLength > _POINT:
+        return np.array(row[:6]).reshape(2, 3), 0.0, row[6], CORNERS
     if isinstance(shape, coal.Sphere | coal.Capsule | coal.Cylinder):
-        return np.array(row[:6]).reshape(2, 3), row[6]
-    return _points(shape) @ place.rotation.T + place.translation, 0.0
+        return np.array(row[:6]).reshape(2, 3), row[6], 0.0, BOUND if isinstance(shape, coal.Cylinder) else CORNERS
+    whole = isinstance(shape, coal.ConvexBase | coal.Box)
+    return _points(shape) @ place.rotation.T + place.translation, 0.0, 0.0, CORNERS if whole else BOUND
 
 
 def _points(shape: Any) -> Vector:

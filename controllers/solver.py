@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from safeguard.controllers.compiled import MATRIX, OUT, OUT_MATRIX, VECTOR, kernel, types
+from safeguard.core.compiled import MATRIX, OUT, OUT_MATRIX, VECTOR, kernel, types
 from safeguard.core.enums import SolverStatus
 from safeguard.core.types import Vector
 

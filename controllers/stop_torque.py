@@ -17,17 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safeguard.controllers.brake import StopPlan
-from safeguard.controllers.compiled import BLOCKS, COUNT, MATRIX, OUT_FLAGS, VECTOR, kernel
+from safeguard.controllers.brake import StopPlan, corners_apart
+from safeguard.core.compiled import COUNT, INTS, MATRIX, OUT_FLAGS, VECTOR, kernel
+from safeguard.controllers.newton_euler import InverseDynamics
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Vector
 
 Flags = NDArray[np.bool_]
+Indices = NDArray[np.int64]
 
 _ROUNDING = 1e-6  # of the limit
 
 
-@kernel(COUNT, MATRIX, *[VECTOR] * 6, MATRIX, BLOCKS, VECTOR, OUT_FLAGS)
+@kernel(COUNT, MATRIX, *[VECTOR] * 6, MATRIX, INTS, INTS, MATRIX, VECTOR, OUT_FLAGS)
 def uncertain(
     M: Vector,
     gravity: Vector,
@@ -37,41 +39,38 @@ def uncertain(
     a_brake: Vector,
     viscous: Vector,
     drift: Vector,
+    first: Indices,
+    second: Indices,
     gamma: Vector,
     limit: Vector,
     out: Flags,
 ) -> int:
     """Joints that the stop from (q0, v0) may need torque beyond ``limit`` from, and their number.
 
-    M and gravity are those at ``q``.
+    M and gravity are those at ``q``. Row k of drift is for joint k, row p of gamma for joints first[p] and second[p].
     """
     n = len(q)
-    rest, way, torque = np.empty(n), np.empty(n), gravity.copy()
+    rest, torque, spread = np.empty(n), gravity.copy(), viscous * np.abs(v0)
     for j in range(n):
         rest[j] = abs(v0[j]) / a_brake[j]
-        way[j] = abs(q0[j] - q[j]) + 0.5 * abs(v0[j]) * rest[j]
+        way = abs(q0[j] - q[j]) + 0.5 * abs(v0[j]) * rest[j]
         push = -a_brake[j] if v0[j] > 0.0 else a_brake[j] if v0[j] < 0.0 else 0.0
         for i in range(n):
             torque[i] += M[j, i] * push
-    room = np.empty(n)
-    for i in range(n):
-        spread = viscous[i] * abs(v0[i])
-        for k in range(n):
-            inner = 0.0
-            for j in range(n):
-                inner += gamma[i, k, j] * abs(v0[j])
-            spread += drift[i, k] * way[k] + inner * abs(v0[k])
-        room[i] = limit[i] - spread
-        out[i] = not abs(torque[i]) <= room[i]
-    order = np.argsort(rest)
-    for r in range(n):  # one joint after the other comes to rest
-        j = order[r]
+            spread[i] += drift[j, i] * way
+    for p in range(len(first)):
+        speeds = abs(v0[first[p]] * v0[second[p]])
+        for i in range(n):
+            spread[i] += gamma[p, i] * speeds
+    most = np.abs(torque)
+    for j in np.argsort(rest):  # one joint after the other comes to rest
         push = -a_brake[j] if v0[j] > 0.0 else a_brake[j] if v0[j] < 0.0 else 0.0
         for i in range(n):
             torque[i] -= M[j, i] * push
-            out[i] |= not abs(torque[i]) <= room[i]
+            most[i] = most[i] if abs(torque[i]) <= most[i] else abs(torque[i])  # NaN stays
     count = 0
     for i in range(n):
+        out[i] = not most[i] + spread[i] <= limit[i]
         count += out[i]
     return count
 
@@ -87,11 +86,12 @@ class StopTorque:
 
     def __init__(self, robot: RobotModel, a_brake: Vector, limit: Vector) -> None:
         D, G = changes(robot)
-        self._gamma = np.ascontiguousarray(
-            0.5 * (D + D.transpose(0, 2, 1) + D.transpose(2, 0, 1))
-        )  # D_ijk + D_ikj + D_jki
-        self._drift = np.einsum("ijk,j->ik", D, a_brake) + G
+        gamma = 0.5 * (D + D.transpose(0, 2, 1) + D.transpose(2, 0, 1))  # D_ijk + D_ikj + D_jki
+        self._first, self._second, self._gamma = _pairs(gamma)
+        self._drift = np.ascontiguousarray((np.einsum("ijk,j->ik", D, a_brake) + G).T)
         self._couples = np.array([[_carries(robot, i, j) for j in range(robot.n)] for i in range(robot.n)])
+        self._groups = _groups(robot)
+        self._inverse = InverseDynamics(robot)
         self._open = np.zeros(robot.n, dtype=bool)
         self._viscous, self._limit = robot.viscous, (1.0 - _ROUNDING) * limit - robot.coulomb
 
@@ -105,13 +105,23 @@ class StopTorque:
         """
         found = uncertain(
             M, gravity, q, plan.q0, plan.v0, plan.a_brake,
-            self._viscous, self._drift, self._gamma, self._limit, self._open,
+            self._viscous, self._drift, self._first, self._second, self._gamma, self._limit, self._open,
         )  # fmt: skip
         return self._open if found else None
 
+    def along(self, plan: StopPlan, joints: Flags) -> tuple[Vector, Vector]:
+        """Torque of ``joints`` along a stop, 0 for others, and speed of all, shape (k, n), N·m and rad/s.
+
+        For each of them wherever its torque can be largest, as ``StopPlan.corners`` says, the joints counting that it
+        carries or that carry it. Limbs that hang on the base apart from each other have moments of their own.
+        """
+        q, v, a, columns, k = corners_apart(plan, self.coupled(joints), self._groups)
+        return self._inverse(q, v, a, columns, joints)[:, :k].T, v[:, :k].T
+
     def coupled(self, joints: Flags) -> Flags:
         """Joints whose coming to rest changes the torque of some of ``joints``, shape (n,)."""
-        return np.asarray(self._couples[joints].any(axis=0), dtype=np.bool_)
+        coupled: Flags = self._couples.dot(joints)
+        return coupled
 
 
 def changes(robot: RobotModel) -> tuple[Vector, Vector]:
@@ -132,6 +142,19 @@ def changes(robot: RobotModel) -> tuple[Vector, Vector]:
     # A joint that carries both i and j, or is one of them, turns both columns alike: M_ij does not change.
     D[above[:, None, :] & above[None, :, :]] = 0.0
     return D, G
+
+
+def _pairs(gamma: Vector) -> tuple[Indices, Indices, Vector]:
+    """(j, k, coefficients) of the products |v_j| |v_k|, j ≤ k, that some torque has; shapes (p,), (p,) and (p, n)."""
+    both = gamma + gamma.transpose(0, 2, 1)
+    first, second = (np.ascontiguousarray(k) for k in np.nonzero(np.triu((both > 0.0).any(axis=0))))
+    return first, second, np.ascontiguousarray(both[:, first, second].T * np.where(first == second, 0.5, 1.0)[:, None])
+
+
+def _groups(robot: RobotModel) -> Indices:
+    """Numbers of the limbs that hang on the base apart from each other, of every joint, shape (n,)."""
+    roots = [int(robot.pin_model.supports[j + 1].tolist()[1]) for j in range(robot.n)]
+    return np.unique(roots, return_inverse=True)[1].astype(np.int64)
 
 
 def _carries(robot: RobotModel, i: int, j: int) -> bool:

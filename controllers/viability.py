@@ -27,7 +27,7 @@ from math import inf, sqrt
 
 import numpy as np
 
-from safeguard.controllers.compiled import MATRIX, NUMBER, OUT, THREE_NUMBERS, VECTOR, kernel, part, types
+from safeguard.core.compiled import MATRIX, NUMBER, OUT, THREE_NUMBERS, VECTOR, kernel, part, types
 from safeguard.core.curves import VelocityCurves
 from safeguard.core.types import Vector
 

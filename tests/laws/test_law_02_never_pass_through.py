@@ -14,7 +14,7 @@ from safeguard.controllers import SafetyFilter, proposal
 from safeguard.controllers import filter as filter_module
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.controllers.qp import OsqpSolver
-from safeguard.controllers.rescue import RescuedSolver
+from safeguard.controllers.settle import SettledSolver
 from safeguard.core.enums import FilterStatus, NominalKind, SolverStatus
 from safeguard.core.types import FilterResult, Nominal, RobotState, Vector
 from tests.laws.lab import FAST, PERIOD, TICK, always, panda
@@ -81,22 +81,22 @@ def answering(status: SolverStatus, value: float) -> Callable[..., Any]:
 
 def unsolved(patch: Patch) -> None:
     """The solver runs out of iterations."""
-    patch.setattr(RescuedSolver, "solve", answering(SolverStatus.UNSOLVED, 0.0))
+    patch.setattr(SettledSolver, "solve", answering(SolverStatus.UNSOLVED, 0.0))
 
 
 def rejected(patch: Patch) -> None:
     """The solver is not given the data."""
-    patch.setattr(RescuedSolver, "solve", answering(SolverStatus.REJECTED, 0.0))
+    patch.setattr(SettledSolver, "solve", answering(SolverStatus.REJECTED, 0.0))
 
 
 def lying(patch: Patch) -> None:
     """The solver calls a point outside every bound solved."""
-    patch.setattr(RescuedSolver, "solve", answering(SolverStatus.SOLVED, 1e3))
+    patch.setattr(SettledSolver, "solve", answering(SolverStatus.SOLVED, 1e3))
 
 
 def not_finite(patch: Patch) -> None:
     """The solver calls NaN solved."""
-    patch.setattr(RescuedSolver, "solve", answering(SolverStatus.SOLVED, np.nan))
+    patch.setattr(SettledSolver, "solve", answering(SolverStatus.SOLVED, np.nan))
 
 
 def motion_refused(patch: Patch) -> None:

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from safeguard.controllers.daqp import DaqpSolver
 from safeguard.controllers.rescue import RescuedSolver
-from safeguard.controllers.solver import Solver
+from safeguard.controllers.settle import EXACT, SettledSolver
+from safeguard.controllers.solver import BIG, Solver
 from safeguard.core.enums import SolverStatus
+from safeguard.core.types import Vector
 from tests.unit.solver_support import CONFIG, ROWS, N, infeasible, random_problem, simple
 
 SHAPES = {"nominal": (N,), "dense": (ROWS, N), "lower": (N + ROWS,), "upper": (N + ROWS,), "start": (N,)}
@@ -21,7 +23,11 @@ NUMBERS = st.one_of(
     st.floats(),
     st.sampled_from([0.0, -0.0, 5e-324, 1e-9, -1e-9, 1e4, 1e12, 1.1e12, 1e200, np.inf, -np.inf, np.nan]),
 )
-SOLVERS: tuple[Solver, ...] = RescuedSolver(N, ROWS, CONFIG), DaqpSolver(N, ROWS, CONFIG)
+SOLVERS: tuple[Solver, ...] = (
+    RescuedSolver(N, ROWS, CONFIG),
+    DaqpSolver(N, ROWS, CONFIG),
+    SettledSolver(N, ROWS, RescuedSolver(N, ROWS, CONFIG)),
+)
 
 
 @st.composite
@@ -86,6 +92,44 @@ def test_both_solvers_agree(seed: int) -> None:
         assert status.answered
         assert verdict is SolverStatus.SOLVED
         assert np.abs(x - best).max() < 1e-4
+
+
+@given(garbage(), st.floats(0.0, 2.0))
+def test_what_settles_satisfies_the_optimality_conditions(parts: dict[str, Any], pull: float) -> None:
+    """A settled x is the clip of x_nom − Dᵀ y, and a row with y ≠ 0 touches its bound within ``EXACT``.
+
+    Garbage included: sums of numbers of 1e12 are exact to their own last bits only.
+    """
+    solver = SettledSolver(N, ROWS, DaqpSolver(N, ROWS, CONFIG))
+    if type(parts["nominal"]) is np.ndarray and parts["nominal"].shape == (N,):
+        with np.errstate(all="ignore"):
+            parts["nominal"] = parts["nominal"] * pull
+    x, status, searches = solver.solve(**parts)
+    if status is not SolverStatus.SETTLED:
+        return
+    y: Vector = solver.multipliers
+    dense: Vector = parts["dense"]
+    lower: Vector = np.maximum(parts["lower"], -BIG)
+    upper: Vector = np.minimum(parts["upper"], BIG)
+    unclipped: Vector = parts["nominal"] - dense.T @ y
+    rows: Vector = dense @ x
+    rounding = 1e-14 * (1.0 + np.abs(parts["nominal"]) + np.abs(dense.T) @ np.abs(y))
+    assert (np.abs(x - np.clip(unclipped, lower[:N], upper[:N])) <= rounding).all()
+    near = EXACT + 1e-14 * np.abs(dense) @ np.abs(x)
+    assert (np.maximum(lower[N:] - rows, rows - upper[N:]) <= near).all()
+    assert (np.abs(rows - np.where(y > 0.0, upper[N:], lower[N:]))[y != 0.0] <= near[y != 0.0]).all()
+    assert (y != 0.0).sum() <= searches
+
+
+@given(SEEDS, st.integers(0, 2))
+def test_settled_and_exact_answers_are_one(seed: int, binding: int) -> None:
+    """Whatever settles is DAQP's point within 1e-8 rad/s², with nominals as far out as twenty times the bounds."""
+    rng = np.random.default_rng(seed)
+    problem, exact = random_problem(rng), DaqpSolver(N, ROWS, CONFIG)
+    problem = problem.with_(nominal=problem.nominal * 10.0 ** (binding - 1))
+    x, status, _ = problem.solved_by(SettledSolver(N, ROWS, exact))
+    assert status.answered
+    np.testing.assert_allclose(x, problem.solved_by(exact)[0], atol=1e-8)
 
 
 @given(SEEDS)

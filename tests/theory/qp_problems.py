@@ -115,7 +115,7 @@ KINDS: tuple[Callable[[Random, int, int], Physics], ...] = (
 def program(p: Physics, margin: float) -> Problem:
     """What a solver gets for a tick: every row in rad/s², as ``controllers/program.py`` says."""
     low, high, tau_low, tau_high, b = p.relaxed(margin)
-    inertia, lengths = np.diagonal(p.M), np.maximum(np.linalg.norm(p.C, axis=1), 1e-12)
+    inertia, lengths = np.linalg.norm(p.M, axis=1), np.maximum(np.linalg.norm(p.C, axis=1), 1e-12)
     dense = np.concatenate((p.M / inertia[:, None], p.C / lengths[:, None]))
     lower = np.concatenate((low, (tau_low - p.h) / inertia, b / lengths))
     upper = np.concatenate((high, (tau_high - p.h) / inertia, np.full(len(b), BIG)))

@@ -6,7 +6,7 @@ accurate to rounding. It is the executable specification of ``controllers/progra
     minimise   ½ ‖a − a_nom‖²
     subject to |M a + h| ≤ τ,   a_low ≤ a ≤ a_high,   C a ≥ b,
 
-every bound tightened by the margin t (rad/s² at the row's own joint or along the row's own direction), and none
+every bound tightened by the margin t (rad/s² along the row's own direction), and none
 further than the braking point a_0 needs: where a_0 breaks a bound, the bound moves to the value at a_0.
 """
 
@@ -47,7 +47,7 @@ class Physics:
 
     def relaxed(self, margin: float) -> tuple[Vector, ...]:
         """Bounds of a, of M a + h and of C a (below only), tightened, then moved to hold at the braking point."""
-        inertia, lengths = np.diagonal(self.M), np.linalg.norm(self.C, axis=1)
+        inertia, lengths = np.linalg.norm(self.M, axis=1), np.linalg.norm(self.C, axis=1)
         torque, rate = self.M @ self.brake + self.h, self.C @ self.brake
         return (
             np.minimum(self.low + margin, self.brake), np.maximum(self.high - margin, self.brake),
@@ -58,7 +58,7 @@ class Physics:
     def excess(self, a: Vector, margin: float) -> float:
         """Largest violation of a row at ``a``, each in rad/s², as the solvers measure it."""
         low, high, tau_low, tau_high, b = self.relaxed(margin)
-        inertia, torque = np.diagonal(self.M), self.M @ a + self.h
+        inertia, torque = np.linalg.norm(self.M, axis=1), self.M @ a + self.h
         lengths = np.maximum(np.linalg.norm(self.C, axis=1), 1e-12)
         over = np.maximum(tau_low - torque, torque - tau_high) / inertia
         parts = low - a, a - high, over, (b - self.C @ a) / lengths

@@ -20,6 +20,7 @@ from safeguard.controllers.program import TIGHTEN, Program
 from safeguard.controllers.program import Problem as Tick
 from safeguard.controllers.qp import OsqpSolver
 from safeguard.controllers.rescue import RescuedSolver
+from safeguard.controllers.settle import SettledSolver
 from safeguard.controllers.solver import BIG, Solver
 from safeguard.core.config import ClearanceConfig, FilterConfig, SolverConfig
 from safeguard.core.enums import SolverStatus
@@ -53,16 +54,21 @@ def scaled_error(x: Vector, best: Vector, p: Physics) -> float:
 @pytest.mark.parametrize(("size", "count"), SIZES)
 @pytest.mark.parametrize("kind", KINDS, ids=[kind.__name__ for kind in KINDS])
 def test_every_solver_finds_the_point_of_the_specification(kind: Any, size: tuple[int, int], count: int) -> None:
-    """Within 1e-5 scaled; DAQP exactly inside every row, OSQP and the rescued one within eps_abs, and none gives up."""
+    """Within 1e-5 scaled; DAQP and what settles exactly inside every row, OSQP and the rescued one within eps_abs."""
     n, k = size
     rng, spec = np.random.default_rng([n, *kind.__name__.encode()]), specification(size)
     exact, rescued = DaqpSolver(n, n + k, CONFIG), RescuedSolver(n, n + k, CONFIG)
     osqp, unfinished = OsqpSolver(n, n + k, PATIENT), 0
+    settling = SettledSolver(n, n + k, exact)
     for _ in range(count):
         p = kind(rng, n, k)
         best, problem = spec.solve(p), program(p, MARGIN)
         x, status, _ = problem.solved_by(exact)
         assert status is SolverStatus.SOLVED
+        assert scaled_error(x, best, p) < SCALED
+        assert p.excess(x, MARGIN) < 1e-8
+        x, status, _ = problem.solved_by(settling)
+        assert status.answered
         assert scaled_error(x, best, p) < SCALED
         assert p.excess(x, MARGIN) < 1e-8
         x, status, _ = problem.solved_by(rescued)
@@ -106,7 +112,7 @@ def test_the_program_of_the_filter_is_the_specification(kind: Any) -> None:
         relaxed = np.minimum(p.b, p.C @ p.brake)
         rows = ClearanceRows(np.zeros(k, dtype=np.int64), rng.permutation(k), p.C, relaxed, p.b - relaxed, lengths)
         unseen: Any = None
-        tick = Tick(nothing, np.zeros(n), p.nominal, None, p.brake, p.low, p.high, rows, None, (), unseen)
+        tick = Tick(nothing, np.zeros(n), p.nominal, None, None, p.brake, p.low, p.high, rows, None, (), unseen)
         dynamics: Any = SimpleNamespace(M=np.asfortranarray(p.M), h=p.h)
         x, status, _ = program_of_the_filter(ARM, p, config).solve(tick, dynamics)
         assert status.answered

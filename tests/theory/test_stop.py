@@ -62,17 +62,16 @@ def test_the_fed_forward_acceleration_leads_from_one_reference_speed_to_the_next
 
 @given(seed=SEEDS)
 def test_corners_of_a_stop_lie_on_it(seed: int) -> None:
-    """In order: the start, before and after every rest, moments at most 40 ms apart; the hold is last (law 3)."""
+    """In order: start, before and after every rest, at most 20 ms or a 60th apart; the hold is last (law 3)."""
     plan = random_plan(seed)
     d = plan.durations
     q, v, a = plan.corners()
     braking = -np.sign(plan.v0) * plan.a_brake
-    slowest = int(np.argmax(d))
+    slowest, end_time = int(np.argmax(d)), float(d.max())
     times = d[slowest] - np.abs(v[:, slowest]) / plan.a_brake[slowest]
     assert times[0] == 0.0
     assert (np.diff(times) >= -1e-9).all()
-    if d[slowest] < 1.0:
-        assert np.diff(times).max() < 0.04 + 1e-6
+    assert np.diff(times).max() < max(0.02, end_time / 60.0) + 1e-6
     assert len(times) <= 2 * len(d) + 1 + 60
     expected_q, expected_v = plan.at(times[:, None])
     np.testing.assert_allclose(q, expected_q, atol=1e-7)

@@ -10,7 +10,7 @@ import pytest
 from safeguard.controllers.clearance import Clearance
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.controllers.filter import SafetyFilter
-from safeguard.controllers.rescue import RescuedSolver
+from safeguard.controllers.settle import SettledSolver
 from safeguard.core.enums import FilterStatus, SolverStatus
 from safeguard.core.types import RobotState, Vector
 from tests.unit.controllers_support import DT_NS, closing, panda, quick_filter, state_at, toward_contact
@@ -38,7 +38,7 @@ def lie(monkeypatch: pytest.MonkeyPatch, x: Vector, status: SolverStatus) -> Non
     def answer(*_: object) -> tuple[Vector, SolverStatus, int]:
         return x, status, 77
 
-    monkeypatch.setattr(RescuedSolver, "solve", answer)
+    monkeypatch.setattr(SettledSolver, "solve", answer)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What every solver of the filter promises: OSQP, DAQP, and OSQP with DAQP behind it."""
+"""What every solver of the filter promises: OSQP, DAQP, OSQP with DAQP behind it, and what settles itself first."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from safeguard.controllers.daqp import DaqpSolver
 from safeguard.controllers.qp import OsqpSolver
 from safeguard.controllers.rescue import RescuedSolver
+from safeguard.controllers.settle import SettledSolver
 from safeguard.controllers.solver import BIG, Buffers, Solver
 from safeguard.core.enums import SolverStatus
 from safeguard.core.types import Vector
@@ -20,6 +21,7 @@ KINDS: dict[str, Callable[[], Solver]] = {
     "osqp": lambda: OsqpSolver(N, ROWS, PATIENT),
     "daqp": lambda: DaqpSolver(N, ROWS, CONFIG),
     "rescued": lambda: RescuedSolver(N, ROWS, CONFIG),
+    "settled": lambda: SettledSolver(N, ROWS, RescuedSolver(N, ROWS, CONFIG)),
 }
 PARTS = ("nominal", "dense", "lower", "upper", "start")
 SPOILS: dict[str, Callable[[Vector], Any]] = {
@@ -65,7 +67,7 @@ def test_one_bad_number_is_rejected_and_leaves_no_trace(make: Callable[[], Solve
     getattr(problem, key).reshape(-1)[2] = value
     x, status, _ = problem.solved_by(solver)
     open_bound = (key == "lower" and value == -np.inf) or (key == "upper" and value > 1e100)
-    assert status is (SolverStatus.SOLVED if open_bound else SolverStatus.REJECTED)
+    assert status.answered if open_bound else status is SolverStatus.REJECTED
     assert np.isfinite(x).all() or not status.answered
     solver.reset()
     np.testing.assert_array_equal(simple().solved_by(solver)[0], simple().solved_by(make())[0])
@@ -81,7 +83,7 @@ def test_anything_but_a_float64_array_of_the_right_shape_is_rejected(
     problem = simple().with_(**{key: spoil(getattr(simple(), key))})
     solver = make()
     assert problem.solved_by(solver)[1:] == (SolverStatus.REJECTED, 0)
-    assert simple().solved_by(solver)[1] is SolverStatus.SOLVED
+    assert simple().solved_by(solver)[1].answered
 
 
 @MAKES
@@ -95,7 +97,7 @@ def test_crossed_bounds_are_rejected_and_harmless(make: Callable[[], Solver]) ->
         assert (status, iterations) == (SolverStatus.REJECTED, 0)
         assert x is crossed.start
     x, status, _ = simple(high=2.0).solved_by(solver)
-    assert status is SolverStatus.SOLVED
+    assert status.answered
     np.testing.assert_allclose(x, 2.0, atol=1e-4)
 
 
