@@ -129,7 +129,7 @@ class Shield:
         self._calibrations = tuple(calibrations)
         self._clock = clock or time.monotonic_ns
         self._expiry = self.config.command_periods * round(period * NS_PER_S)
-        self._modes = ModeState(mode, self.table.empty, estops=estops)
+        self._modes = ModeState.initial(self.table, mode, estops)
         self.episode, self._sequence = -1, commands
         self._stop_reason = ""
         self.self_test = self_test(self.platform)
@@ -472,7 +472,7 @@ class Shield:
         # A stop is let go by an acknowledgement only, not by a new episode.
         latched = self._modes.mode in (Mode.STOP, Mode.ESTOP, Mode.LOCKOUT)
         mode = self._modes.mode if latched else Mode.BOOT
-        self._modes = ModeState(mode, self.table.empty, estops=self._modes.estops)
+        self._modes = ModeState.initial(self.table, mode, self._modes.estops)
         self.platform.reset()
         self._tick = self._recording = 0
         self._current = self._raw = self._previous = None

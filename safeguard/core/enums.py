@@ -50,6 +50,15 @@ class Cause(Enum):
     UNCALIBRATED = "uncalibrated"  # a calibrated monitor is past its horizon or has no threshold
     AUDIT_FAILED = "audit_failed"  # records can no longer be written
     OPERATOR_STOP = "operator_stop"
+    MONITOR_WARN = "monitor_warn"  # the joint score of the monitors, by rung
+    MONITOR_DEGRADE = "monitor_degrade"
+    MONITOR_STOP = "monitor_stop"
+    PERCEPTION_WARN = "perception_warn"  # one of several sensors is worse than usual
+    PERCEPTION_LOST = "perception_lost"
+    PREDICTION_FAILED = "prediction_failed"  # late, invalid or out of distribution, as for the next two
+    PLANNER_FAILED = "planner_failed"
+    SYSTEM2_FAILED = "system2_failed"  # the slow system of two, which sets the goals
+    LEASE_LOST = "lease_lost"  # nobody holds the command, or an older holder still sends
 
 
 class Level(IntEnum):
@@ -77,6 +86,7 @@ class SolverStatus(Enum):
     """What the QP solver reported, after our own checks."""
 
     SKIPPED = "skipped"  # not called
+    SETTLED = "settled"  # solved exactly before any solver was asked: no dense row binds, or few that hardly meet
     SOLVED = "solved"
     RESCUED = "rescued"  # solved, by the exact second solver: the first was not done within its iterations
     UNSOLVED = "unsolved"  # iteration budget used up, or any other verdict than solved
@@ -84,8 +94,8 @@ class SolverStatus(Enum):
 
     @property
     def answered(self) -> bool:
-        """Whether there is an answer to look at: solved or rescued."""
-        return self is SolverStatus.SOLVED or self is SolverStatus.RESCUED
+        """Whether there is an answer to look at: settled, solved or rescued."""
+        return self is SolverStatus.SOLVED or self is SolverStatus.SETTLED or self is SolverStatus.RESCUED
 
 
 class Enforcement(Enum):

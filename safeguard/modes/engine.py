@@ -1,7 +1,11 @@
 """The mode machine: one pure, total function over integers. No clock, no I/O, no randomness.
 
-One tick: fill or drain the bridge buckets, look whether a timer or a recovery fires, take the worse of
-that and the worst floor (law 7), and name the rows that did it.
+One tick: fill or drain the buckets of delayed causes, look whether a timer or a recovery fires, shed and take back
+what a strategy can do without, take the worst of all floors (law 7), and name the rows that did it.
+
+``advance`` is that function; it is compiled, and the same lines run interpreted. A state is a vector of integers:
+``MODE`` … ``CREDIT``, then the level of every bucket, then for every capability the ticks since it was shed (0: it is
+there) and the ticks for which it has been fit to come back.
 """
 
 from __future__ import annotations
@@ -10,22 +14,242 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from safeguard.core.compiled import COUNT, INT_ROWS, INTS, OUT_INTS, kernel, part, types
 from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.types import Envelope
-from safeguard.modes.spec import Guard
-from safeguard.modes.table import ALL_CAUSES, CAUSE_BIT, GUARD_BIT, ModeTable, Recovery, cause_mask
+from safeguard.modes.table import (
+    ACK,
+    CLEAR,
+    DRAINED,
+    HEAD,
+    PERSON,
+    READY,
+    STANDSTILL,
+    ModeTable,
+    cause_mask,
+)
 
-_NOMINAL: Final = Mode.NOMINAL
-_ESTOP: Final = Mode.ESTOP
-_LOCKOUT: Final = Mode.LOCKOUT
+Ints = NDArray[np.int64]
+
+MODE, ACKED, CALM, MOVING, ESTOPS, CREDIT, BUCKETS = range(HEAD + 1)
+"""Places in a state: the mode after the last tick; its acknowledgement input (1 at first, so that a button held at boot
+is no edge); ticks in a row in which the guards of this mode's recovery (all but ``ack``) held; ticks in a row without
+standstill, where the mode has an escalation; e-stops that count towards LOCKOUT; what automatic recoveries cost and
+time has not paid back yet. The last is where the buckets begin."""
+
+NEXT, WHY, ROWS, BRIDGING, SHED = range(5)
+"""Places in what ``advance`` reports: the next mode, rows that brought it about, rows that fired or hold it, whether
+the backup stands in for the policy, and what is shed."""
+
+_NOMINAL, _CAUTIOUS, _DEGRADED, _HOLD = (int(m) for m in (Mode.NOMINAL, Mode.CAUTIOUS, Mode.DEGRADED, Mode.HOLD))
+_ESTOP, _LOCKOUT, _BOOT = int(Mode.ESTOP), int(Mode.LOCKOUT), int(Mode.BOOT)
 _POLICY: Final = Authority.POLICY
 _BACKUP: Final = Authority.BACKUP
-_ESTOP_BIT: Final = CAUSE_BIT[Cause.ESTOP]
-_READY: Final = GUARD_BIT[Guard.READY]
-_ACK: Final = GUARD_BIT[Guard.ACK]
-_STANDSTILL: Final = GUARD_BIT[Guard.STANDSTILL]
-_CLEAR: Final = GUARD_BIT[Guard.CLEAR]
-_DRAINED: Final = GUARD_BIT[Guard.DRAINED]
+_MODES: Final = tuple(Mode)
+
+# Places in ``ModeTable.numbers``; the compiler fills them in this order.
+(
+    KNOWN, ESTOP_BIT, DELAYED, DEBOUNCED, FILL, DRAIN, LOCKOUT, BEYOND, LOCKOUT_ROW, WAIVED, TAKEOVER_FLOOR,
+    TAKEOVER_ROW, COST, WINDOW, FLAPPING_ROW,
+) = range(15)  # fmt: skip
+
+
+@part
+def _fill(s: Ints, causes: int, buckets: Ints, numbers: Ints, after: Ints) -> tuple[int, bool]:
+    """New levels; (causes whose bucket is full: only an active one is, whether all are low enough to re-arm)."""
+    tripped, drained = 0, True
+    for b in range(len(buckets)):
+        level = s[BUCKETS + b]
+        if causes & buckets[b, 0]:
+            level = min(level + numbers[FILL], buckets[b, 1])
+            if level == buckets[b, 1]:
+                tripped |= buckets[b, 0]
+        else:
+            level = max(level - numbers[DRAIN], 0)
+        after[BUCKETS + b] = level
+        if level > buckets[b, 2]:
+            drained = False
+    return tripped, drained
+
+
+@part
+def _floor(active: int, floors: Ints, least: int) -> int:
+    """The worst floor that an active cause asks for, ``least`` if none is worse."""
+    for mode in range(_ESTOP, least, -1):
+        if active & floors[mode]:
+            return mode
+    return least
+
+
+@part
+def _lost(
+    s: Ints, causes: int, active: int, shadow: int, capabilities: Ints, start: int, after: Ints
+) -> tuple[int, int]:
+    """(what is missing, what of it is fit to come back), with the ages and dwells of this tick."""
+    count, lost, ripe = len(capabilities), 0, 0
+    for c in range(count):
+        age, fit = s[start + c], 0
+        if active & capabilities[c, 0]:
+            lost |= 1 << c
+        elif age > 0:
+            lost |= 1 << c
+            if not causes & capabilities[c, 0] and (not capabilities[c, 1] or shadow >> c & 1):
+                fit = min(s[start + count + c] + 1, capabilities[c, 2])
+                ripe |= (1 << c) if fit >= capabilities[c, 2] else 0
+        after[start + c] = min(age + 1, capabilities[c, 4]) if lost >> c & 1 else 0
+        after[start + count + c] = fit
+    return lost, ripe
+
+
+@part
+def _endured(
+    shed: int, active: int, available: int, paid: int, floors: Ints, capabilities: Ints, configurations: Ints,
+    numbers: Ints, start: int, after: Ints,
+) -> tuple[bool, int]:  # fmt: skip
+    """Whether the body may go on with ``shed`` missing, and if not the rows that say so."""
+    if configurations[shed, 0] == 0:
+        return False, active & floors[_DEGRADED]
+    if shed & ~available or active & configurations[shed, 1]:
+        return False, configurations[shed, 2] | active & configurations[shed, 1]
+    for less in range(1, shed + 1):
+        if less & ~shed or configurations[less, 0] == 0:
+            continue
+        least = configurations[less, 0] + 1
+        for c in range(len(capabilities)):
+            if less >> c & 1:
+                least = min(least, after[start + c])
+        if least > configurations[less, 0]:
+            return False, configurations[less, 2]
+    reserved = paid  # whatever is shed must be able to come back
+    for c in range(len(capabilities)):
+        reserved += numbers[COST] if shed >> c & 1 else 0
+    return reserved <= numbers[WINDOW], numbers[FLAPPING_ROW]
+
+
+@part
+def _returning(
+    lost: int, ripe: int, active: int, available: int, paid: int, floors: Ints, capabilities: Ints,
+    configurations: Ints, numbers: Ints, start: int, after: Ints,
+) -> int:  # fmt: skip
+    """Which capability comes back: the first without which the body could not do better, or −1.
+
+    One in a tick, and only such a one that what is left can be endured; so fewer causes never make things worse.
+    """
+    for c in range(len(capabilities)):
+        less = lost & ~(1 << c)
+        if ripe >> c & 1 and (
+            less == 0
+            or _endured(
+                less,
+                active,
+                available,
+                paid + numbers[COST],
+                floors,
+                capabilities,
+                configurations,
+                numbers,
+                start,
+                after,
+            )[0]
+        ):
+            return c
+    return -1
+
+
+@part
+def _timers(
+    s: Ints, causes: int, flags: int, drained: bool, escalations: Ints, recoveries: Ints
+) -> tuple[int, int, int, int]:
+    """(mode that timers alone ask for, row that fired, calm, moving). An escalation beats a recovery."""
+    mode, calm, moving = s[MODE], 0, 0
+    if escalations[mode, 0] >= 0 and not flags & STANDSTILL:
+        moving = s[MOVING] + 1
+        if moving >= escalations[mode, 1]:
+            return escalations[mode, 0], escalations[mode, 2], calm, moving
+    if recoveries[mode, 0] >= 0:
+        met = flags & (READY | STANDSTILL | PERSON)
+        if flags & ACK and not s[ACKED]:
+            met |= ACK
+        if not causes & recoveries[mode, 3]:
+            met |= CLEAR
+        if drained:
+            met |= DRAINED
+        missing = recoveries[mode, 1] & ~met
+        if not missing & ~ACK:
+            calm = min(s[CALM] + 1, recoveries[mode, 2])
+            if not missing and calm >= recoveries[mode, 2]:
+                return recoveries[mode, 0], recoveries[mode, 4], calm, moving
+    return mode, 0, calm, moving
+
+
+@kernel(types.void, INTS, *[COUNT] * 4, INTS, *[INT_ROWS] * 5, INTS, OUT_INTS, OUT_INTS)
+def advance(
+    s: Ints,
+    causes: int,
+    flags: int,
+    shadow: int,
+    available: int,
+    floors: Ints,
+    buckets: Ints,
+    escalations: Ints,
+    recoveries: Ints,
+    capabilities: Ints,
+    configurations: Ints,
+    numbers: Ints,
+    after: Ints,
+    report: Ints,
+) -> None:
+    """One tick: fill ``after``, the next state, and ``report``. ``s`` and ``after`` are different arrays."""
+    mode, person, start = s[MODE], flags & PERSON != 0, BUCKETS + len(buckets)
+    if causes & ~numbers[KNOWN]:
+        causes = causes & numbers[KNOWN] | numbers[ESTOP_BIT]
+    if person:
+        causes &= ~numbers[WAIVED]
+    tripped, drained = _fill(s, causes, buckets, numbers, after)
+    active = causes & ~numbers[DELAYED] | tripped
+    target, row, calm, moving = _timers(s, causes, flags, drained, escalations, recoveries)
+    floor = _floor(active, floors, numbers[TAKEOVER_FLOOR] if person else _NOMINAL)
+    lost, ripe = _lost(s, causes, active, shadow, capabilities, start, after)
+    credit = max(s[CREDIT] - 1, 0)
+    if mode == _DEGRADED and target < _DEGRADED:
+        lost = 0  # a person has taken over
+    if lost and target <= _DEGRADED and floor <= _DEGRADED:
+        target, row = _CAUTIOUS, 0
+        back = _returning(
+            lost, ripe, active, available, credit, floors, capabilities, configurations, numbers, start, after
+        )
+        if back >= 0:
+            lost, row, credit = lost & ~(1 << back), capabilities[back, 3], credit + numbers[COST]
+            after[start + back] = 0
+            after[start + len(capabilities) :] = 0  # every other one begins to prove itself anew
+        if lost:
+            fine, why = _endured(
+                lost, active, available, credit, floors, capabilities, configurations, numbers, start, after
+            )
+            target, row = (_DEGRADED, row) if fine else (_HOLD, why)
+    if floor > target:
+        target, row = floor, 0 if active & floors[floor] else numbers[TAKEOVER_ROW]
+    estops = s[ESTOPS]
+    if target == _ESTOP and active & numbers[LOCKOUT] and mode != _ESTOP:
+        estops = min(estops + 1, numbers[BEYOND] + 1)
+        if estops > numbers[BEYOND]:
+            target, row = _LOCKOUT, numbers[LOCKOUT_ROW]
+    if target != _DEGRADED:
+        lost = 0
+        after[start:] = 0
+    if target != mode:
+        calm = moving = 0
+    after[MODE], after[ACKED], after[CALM], after[MOVING] = target, flags & ACK != 0, calm, moving
+    after[ESTOPS], after[CREDIT] = estops, credit
+    holding = 0
+    if target != _BOOT:
+        for m in range(min(target, _ESTOP), _ESTOP + 1):
+            holding |= floors[m]
+    report[NEXT], report[WHY], report[ROWS], report[SHED] = target, active & holding | row, causes & holding | row, lost
+    report[BRIDGING] = causes & numbers[DELAYED] & ~numbers[DEBOUNCED] & ~tripped != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,49 +257,90 @@ class ModeState:
     """Everything the machine remembers.
 
     Attributes:
-        mode: the mode after the last tick.
-        buckets: level of each bridged cause, in the table's order.
-        calm: ticks in a row in which the guards of this mode's recovery (all but ``ack``) held; saturates.
-        moving: ticks in a row without standstill, where the mode has an escalation.
-        ack: the last tick's acknowledgement input; starts True, so a button held at boot is no edge.
-        estops: e-stops so far that count towards LOCKOUT.
+        numbers: the vector that ``advance`` works on, read-only.
         why: rows that brought the mode about. Reported, never decided on.
     """
 
-    mode: Mode
-    buckets: tuple[int, ...]
-    calm: int = 0
-    moving: int = 0
-    ack: bool = True
-    estops: int = 0
+    numbers: Ints
     why: int = 0
 
     @classmethod
-    def initial(cls, table: ModeTable) -> Self:
-        """BOOT with empty buckets."""
-        return cls(Mode.BOOT, table.empty)
+    def initial(cls, table: ModeTable, mode: Mode = Mode.BOOT, estops: int = 0) -> Self:
+        """BOOT, or another mode to start in, with empty buckets and everything there."""
+        numbers = np.zeros(table.size, dtype=np.int64)
+        numbers[MODE], numbers[ACKED], numbers[ESTOPS] = mode, 1, estops
+        numbers.setflags(write=False)
+        return cls(numbers)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ModeState) and self.why == other.why and np.array_equal(self.numbers, other.numbers)
+
+    def __hash__(self) -> int:
+        return hash((self.numbers.tobytes(), self.why))
+
+    @property
+    def mode(self) -> Mode:
+        """The mode after the last tick."""
+        return Mode(int(self.numbers[MODE]))
+
+    @property
+    def estops(self) -> int:
+        """E-stops so far that count towards LOCKOUT."""
+        return int(self.numbers[ESTOPS])
+
+    def levels(self, table: ModeTable) -> tuple[int, ...]:
+        """Level of every bucket, in the table's order."""
+        return tuple(self.numbers[BUCKETS : BUCKETS + len(table.buckets)].tolist())
 
 
 @dataclass(frozen=True, slots=True)
 class ModeInputs:
-    """What the machine sees in one tick.
+    """What the machine sees in one tick: causes, the three authorities, and what a strategy says of its parts.
+
+    Power is the cause ``estop``, command is ``person`` and the cause ``lease_lost``, mode is ``ack``.
 
     Attributes:
         causes: mask of the active causes, see ``cause_mask``. Unknown bits count as an e-stop.
         ack: an acknowledgement arrived in this tick.
         standstill: the body is measured at rest.
         ready: the self-test has passed.
+        person: a person holds the command.
+        shadow: mask of the capabilities whose output agrees with their substitute's in shadow.
+        available: mask of the capabilities whose substitute is there.
     """
 
     causes: int = 0
     ack: bool = False
     standstill: bool = False
     ready: bool = True
+    person: bool = False
+    shadow: int = 0
+    available: int = 0
 
     @classmethod
-    def of(cls, causes: Iterable[Cause], ack: bool = False, standstill: bool = False, ready: bool = True) -> Self:
+    def of(
+        cls,
+        causes: Iterable[Cause],
+        *,
+        ack: bool = False,
+        standstill: bool = False,
+        ready: bool = True,
+        person: bool = False,
+        shadow: int = 0,
+        available: int = 0,
+    ) -> Self:
         """The same from named causes."""
-        return cls(cause_mask(causes), ack, standstill, ready)
+        return cls(cause_mask(causes), ack, standstill, ready, person, shadow, available)
+
+    @property
+    def flags(self) -> int:
+        """The inputs that are on or off, as ``advance`` takes them."""
+        return (
+            (ACK if self.ack else 0)
+            | (STANDSTILL if self.standstill else 0)
+            | (READY if self.ready else 0)
+            | (PERSON if self.person else 0)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +353,7 @@ class ModeOutputs:
         envelope: limits on proposed motion.
         reasons: ids of the rows that fired in this tick or hold the mode, causes first.
         bridging: the backup stands in for the policy although the mode would let the policy move.
+        configuration: name of the degraded configuration, "" in every other mode.
     """
 
     mode: Mode
@@ -95,106 +361,25 @@ class ModeOutputs:
     envelope: Envelope
     reasons: tuple[str, ...]
     bridging: bool = False
+    configuration: str = ""
 
 
 def step(table: ModeTable, state: ModeState, inputs: ModeInputs) -> tuple[ModeState, ModeOutputs]:
     """The next state and this tick's outputs. Pure and total; the worst floor wins in this very tick."""
-    causes = inputs.causes
-    if causes & ~ALL_CAUSES:
-        causes = causes & ALL_CAUSES | _ESTOP_BIT
-    buckets, tripped = table.empty, 0
-    if causes & table.bridged or state.buckets != buckets:
-        buckets, tripped = _buckets(table, state.buckets, causes)
-    active = causes & ~table.bridged | tripped
-    target, row, calm, moving = _timers(table, state, inputs, causes, buckets)
-    for floor, mask in table.floors:
-        if floor <= target:
-            break
-        if active & mask:
-            target, row = floor, 0
-            break
-    estops = state.estops
-    if target == _ESTOP and active & table.lockout and state.mode != _ESTOP:
-        estops += 1
-        if estops > table.lockout_beyond:
-            target, row = _LOCKOUT, table.lockout_row
-    holding = table.at_least[target]
-    why = active & holding | row
-    if target == state.mode:
+    after, report = np.empty(table.size, dtype=np.int64), np.empty(5, dtype=np.int64)
+    advance(state.numbers, inputs.causes, inputs.flags, inputs.shadow, inputs.available, *table.arrays, after, report)
+    after.setflags(write=False)
+    number, why, rows, bridging, shed = report.tolist()
+    mode = _MODES[number]
+    if number == state.numbers[MODE]:
         why |= state.why
-    else:
-        calm = moving = 0  # counters belong to a mode
-    if target == _NOMINAL:
-        after = ModeState(target, buckets, calm, moving, inputs.ack, estops)
-    else:
-        after = ModeState(target, buckets, calm, moving, inputs.ack, estops, why)
-    return after, _outputs(table, target, causes & holding | why, causes & table.bridged & ~tripped)
-
-
-def _outputs(table: ModeTable, mode: Mode, rows: int, pending: int) -> ModeOutputs:
-    """``pending``: active causes whose bridge has not run out."""
-    authority = table.authority[mode]
-    reasons = table.ids(rows) if rows else ()
-    if pending and authority is _POLICY:
-        return ModeOutputs(mode, _BACKUP, table.envelope[mode], reasons, True)
-    return ModeOutputs(mode, authority, table.envelope[mode], reasons)
-
-
-def _buckets(table: ModeTable, levels: tuple[int, ...], causes: int) -> tuple[tuple[int, ...], int]:
-    """New levels, and the mask of the causes whose bucket is full: only an active cause has one."""
-    fill, drain = table.fill, table.drain
-    after: list[int] = []
-    tripped = 0
-    for (bit, full, _), level in zip(table.buckets, levels, strict=True):
-        if causes & bit:
-            level += fill
-            if level >= full:
-                level = full
-                tripped |= bit
-        elif level:
-            level = level - drain if level > drain else 0
-        after.append(level)
-    return tuple(after), tripped
-
-
-def _timers(
-    table: ModeTable, state: ModeState, inputs: ModeInputs, causes: int, buckets: tuple[int, ...]
-) -> tuple[Mode, int, int, int]:
-    """(mode that timers alone ask for, row that fired, calm, moving). An escalation beats a recovery."""
-    calm = moving = 0
-    escalation = table.escalations[state.mode]
-    if escalation is not None and not inputs.standstill:
-        moving = state.moving + 1
-        if moving >= escalation.ticks:
-            return escalation.target, escalation.row, 0, 0
-    recovery = table.recoveries[state.mode]
-    if recovery is not None:
-        missing = recovery.guards & ~_met(table, recovery, state, inputs, causes, buckets)
-        if not missing & ~_ACK:
-            calm = min(state.calm + 1, recovery.dwell)
-            if not missing and calm >= recovery.dwell:
-                return recovery.target, recovery.row, 0, 0
-    return state.mode, 0, calm, moving
-
-
-def _met(
-    table: ModeTable,
-    recovery: Recovery,
-    state: ModeState,
-    inputs: ModeInputs,
-    causes: int,
-    buckets: tuple[int, ...],
-) -> int:
-    """Mask of the guards that hold now. ``ack`` is an edge: the input was off in the tick before."""
-    met = _READY if inputs.ready else 0
-    if inputs.ack and not state.ack:
-        met |= _ACK
-    if inputs.standstill:
-        met |= _STANDSTILL
-    if not causes & recovery.blocking:
-        met |= _CLEAR
-    if buckets == table.empty or all(
-        level <= rearm for level, (_, _, rearm) in zip(buckets, table.buckets, strict=True)
-    ):
-        met |= _DRAINED
-    return met
+        rows |= why
+    authority, envelope, name = table.authority[number], table.envelope[number], ""
+    if shed:
+        age = min(after[table.ages + c] for c in range(len(table.capabilities)) if shed >> c & 1)
+        name, envelopes = table.degraded[shed]
+        envelope = envelopes[min(int(age), len(envelopes)) - 1]
+    standing_in = bool(bridging) and authority is _POLICY
+    return ModeState(after, why if number else 0), ModeOutputs(
+        mode, _BACKUP if standing_in else authority, envelope, table.ids(rows), standing_in, name
+    )

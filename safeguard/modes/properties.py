@@ -1,263 +1,343 @@
 """The properties that one step of a mode machine can show, judged by an observer.
 
-The observer sees inputs and outputs only and keeps its own counters from ``requirements``; it never looks
-into the engine's state. P1 floor, P2 authority, P3 re-entry, P4 one way out, P5 stuck acknowledgement,
-P7 progress, P8 no spurious change, P15 operator heard, P17 no degraded mode, PL lockout. P10, P13 and P14
-need more than one step: see ``walk``.
+The observer sees inputs and outputs only and keeps its own counters from ``requirements``; it never looks into the
+engine's state. What needs more than one step (P10 to P14) is in ``walk``; what a table shows as it stands (envelopes,
+P21) in ``check``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from fractions import Fraction
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
 
-from safeguard.core.enums import Authority, Cause, Mode
-from safeguard.modes.engine import ModeInputs, ModeOutputs
-from safeguard.modes.requirements import (
-    CAUTIOUS_VELOCITY_SHARE,
-    FLOORS,
-    LOCKOUT_CAUSES,
-    Bounds,
+import numpy as np
+from numpy.typing import NDArray
+
+from safeguard.core.compiled import part
+from safeguard.core.enums import Cause, Mode
+from safeguard.modes.requirements import ABOUT_POLICY, LOCKOUT_CAUSES, Bounds
+from safeguard.modes.spec import TableSpec
+from safeguard.modes.table import ACK, CAUSE_BIT, PERSON, READY, STANDSTILL, ModeTable
+
+Ints = NDArray[np.int64]
+
+NAMES: Final = (
+    "P1 floor: the mode is below the worst floor that is due",
+    "P2 authority: somebody else moves the body than the mode says",
+    "P3 re-entry: a mode was left downwards without its conditions",
+    "P4 one way out: a stop was left for another mode than it may be",
+    "P5 stuck acknowledgement: an input that was already on re-armed",
+    "P6 bounded degradation: a degraded stay is longer than its bound, or has no cause",
+    "P7 progress: a stop that keeps moving did not become the next worse one",
+    "P8 no spurious change: a rise is not due, or no reason leads there",
+    "P9 chatter: more recoveries in a window than allowed",
+    "P15 operator heard: the conditions for leaving hold, and nothing happened",
+    "P16 running stop: it was left while the body moved",
+    "P17 no degraded mode: a strategy with nothing to shed was degraded",
+    "P18 own cause only: degraded by something that sheds nothing",
+    "P19 substitute: degraded without a substitute, or in spite of a second weak signal",
+    "P20 capabilities: what counts as shed is not what failed",
+    "PL lockout: not exactly at one e-stop more than allowed",
 )
-from safeguard.modes.table import CAUSE_BIT, ModeTable
+"""What each bit of a verdict says."""
 
-_NOMINAL: Final = Mode.NOMINAL
-_CAUTIOUS: Final = Mode.CAUTIOUS
-_DEGRADED: Final = Mode.DEGRADED
-_HOLD: Final = Mode.HOLD
-_STOP: Final = Mode.STOP
-_ESTOP: Final = Mode.ESTOP
-_LOCKOUT: Final = Mode.LOCKOUT
-_BOOT: Final = Mode.BOOT
-_POLICY: Final = Authority.POLICY
-_AUTHORITY: Final = {
-    _NOMINAL: Authority.POLICY,
-    _CAUTIOUS: Authority.POLICY,
-    _DEGRADED: Authority.POLICY,
-    _HOLD: Authority.BACKUP,
-    _STOP: Authority.BACKUP,
-    _ESTOP: Authority.NONE,
-    _LOCKOUT: Authority.NONE,
-    _BOOT: Authority.NONE,
-}
+(P1, P2, P3, P4, P5, P6, P7, P8, P9, P15, P16, P17, P18, P19, P20, PL) = (1 << bit for bit in range(len(NAMES)))
+
+CALM, MOVING, ACKED, ESTOPS, CREDIT, LEVELS = range(6)
+"""Places in what the observer remembers; after the levels come, for every capability, the ticks since it was lost and
+those for which it has been fit, and then the ticks since each of the last recoveries."""
+
+# Columns of Rules.watched, and places in Rules.numbers.
+BIT, FLOOR, FULL, REARM, COUNTS, SHEDS, POLICY, DEBOUNCED = range(8)
+MOVING_BOUND, ACK_DWELL, CAUTIOUS_DWELL, ESTOP_BOUND, FILL, DRAIN, RECOVERIES, WINDOW, COST = range(9)
+
+NOBODY, BACKUP, MOVES = 0, 1, 2
+"""Who moves the body: nobody, the backup, the policy."""
+
+_NOMINAL, _CAUTIOUS, _DEGRADED, _HOLD = (int(m) for m in (Mode.NOMINAL, Mode.CAUTIOUS, Mode.DEGRADED, Mode.HOLD))
+_STOP, _ESTOP, _LOCKOUT, _BOOT = (int(m) for m in (Mode.STOP, Mode.ESTOP, Mode.LOCKOUT, Mode.BOOT))
 
 
-class Watched(NamedTuple):
-    """One cause as the requirements see it; ``full`` is 0 where it may not be bridged."""
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the properties are measured against, as ``judge`` takes it.
 
-    cause: Cause
-    bit: int
-    floor: Mode
-    full: int
-    rearm: int
-    counts: bool
+    Attributes:
+        watched: a row a cause class, columns ``BIT`` … ``DEBOUNCED``; ``FULL`` is 0 where it acts at once.
+        capabilities: dwell, and 1 where it comes back only after agreeing in shadow.
+        stays: by mask of what is lost: longest stay (0: HOLD), causes that are not tolerated then.
+        numbers: ``MOVING_BOUND`` …
+        justifies: by mode, the rows that may bring it about.
+    """
 
+    watched: Ints
+    capabilities: Ints
+    stays: Ints
+    numbers: Ints
+    justifies: Ints
 
-class Observer(NamedTuple):
-    """What a bystander remembers: its own buckets and counters."""
+    @property
+    def arrays(self) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+        """In the order of ``judge``."""
+        return self.watched, self.capabilities, self.stays, self.numbers, self.justifies
 
-    levels: tuple[int, ...]
-    calm: int = 0
-    moving: int = 0
-    ack: bool = True
-    estops: int = 0
-
-
-class Edge(NamedTuple):
-    """One step as the observer judges it. ``before`` is the mode that the step started in."""
-
-    before: Mode
-    inputs: ModeInputs
-    outputs: ModeOutputs
-    due: Mode  # worst floor that is due
-    pending: bool  # an active cause whose bridge lasts
-    edge: bool  # the acknowledgement is a rising edge
-    calm: int
-    moving: int
-    estops: int  # e-stops including one that is due now
+    def start(self) -> Ints:
+        """What the observer remembers in BOOT."""
+        recent = [int(self.numbers[WINDOW])] * int(self.numbers[RECOVERIES])
+        memory = [0] * LEVELS + [0] * (len(self.watched) + 2 * len(self.capabilities)) + recent
+        memory[ACKED] = 1
+        return np.array(memory, dtype=np.int64)
 
 
-class Rules(NamedTuple):
-    """What the properties are measured against."""
-
-    bounds: Bounds
-    watched: tuple[Watched, ...]
-    justifies: dict[str, Mode]  # row id → the mode that this row brings about
-
-
-def rules(table: ModeTable, limits: Bounds, causes: tuple[Cause, ...]) -> Rules:
+def rules(spec: TableSpec, table: ModeTable, limits: Bounds, causes: tuple[Cause, ...]) -> Rules:
     """The rules for a walk in which only ``causes`` occur."""
-    watched: list[Watched] = []
+    names = [row.name for row in spec.capabilities]
+    watched: list[list[int]] = []
     for cause in causes:
-        full = limits.bridge.get(cause, 0) * limits.fill
-        rearm = int(full * Fraction(limits.rearm))
-        counts = cause in LOCKOUT_CAUSES
-        watched.append(Watched(cause, CAUSE_BIT[cause], FLOORS[cause], full, rearm, counts))
-    justifies = {table.ids(CAUSE_BIT[cause])[0]: FLOORS[cause] for cause in Cause}
-    for move in (*table.escalations, *table.recoveries):
-        if move is not None:
-            justifies[table.ids(move.row)[0]] = move.target
-    justifies[table.ids(table.lockout_row)[0]] = _LOCKOUT
-    return Rules(limits, tuple(watched), justifies)
+        full = limits.delay.get(cause, 0) * limits.fill
+        shed = limits.sheds.get(cause)
+        watched.append(
+            [
+                CAUSE_BIT[cause],
+                limits.floors[cause],
+                full,
+                int(full * limits.rearm),
+                cause in LOCKOUT_CAUSES,
+                1 << names.index(shed) if shed in names else 0,
+                cause in ABOUT_POLICY,
+                cause in limits.debounced,
+            ]
+        )
+    cost = -(-2 * limits.window // limits.recoveries)
+    numbers = [limits.moving, limits.ack_dwell, limits.cautious_dwell, limits.estops, limits.fill, limits.drain]
+    return Rules(
+        watched=_table(watched, 8),
+        capabilities=_table([[limits.dwell.get(name, 0), name in limits.shadow] for name in names], 2),
+        stays=_table(list(_stays(names, limits)), 2),
+        numbers=np.array([*numbers, limits.recoveries, limits.window, cost], dtype=np.int64),
+        justifies=_justifies(spec, table, limits),
+    )
 
 
-def observe(
-    rule: Rules, seen: Observer, before: Mode, inputs: ModeInputs, outputs: ModeOutputs
-) -> tuple[Observer, Edge]:
-    """The observer after one step, and the step as it saw it."""
-    limits = rule.bounds
-    causes = inputs.causes
-    due = _NOMINAL
-    pending = counted = asks_hold = asks_cautious = False
-    drained = True
-    levels: list[int] = []
-    for one, old in zip(rule.watched, seen.levels, strict=True):
-        level = old
-        if causes & one.bit:
-            level = min(one.full, old + limits.fill)
-            asks_hold |= one.floor >= _HOLD
-            asks_cautious |= one.floor >= _CAUTIOUS
-            if level >= one.full:
-                due = max(due, one.floor)
-                counted |= one.counts
-            else:
-                pending = True
-        elif old:
-            level = max(0, old - limits.drain)
-        drained &= level <= one.rearm
-        levels.append(level)
+def _table(rows: list[list[int]], columns: int) -> Ints:
+    return np.array(rows, dtype=np.int64).reshape(-1, columns)
+
+
+def _stays(names: list[str], limits: Bounds) -> Iterator[list[int]]:
+    for mask in range(1 << len(names)):
+        lost = frozenset(name for c, name in enumerate(names) if mask >> c & 1)
+        weak = sum(CAUSE_BIT[cause] for cause in limits.intolerable.get(lost, ()))
+        yield [limits.stay.get(lost, 0), weak]
+
+
+def _justifies(spec: TableSpec, table: ModeTable, limits: Bounds) -> Ints:
+    """By mode, the mask of rows that may bring it about: causes by what is owed to them, the others by what they say."""
+    masks, bit = [0] * len(Mode), {row: 1 << i for i, row in enumerate(table.rows)}
+    for row in spec.causes:
+        masks[limits.floors[row.cause]] |= bit[row.id]
+        if row.cause in limits.sheds:
+            masks[Mode.HOLD] |= bit[row.id]  # what is lost together may be too much
+    for move in (*spec.escalations, *spec.recoveries):
+        masks[move.target] |= bit[move.id]
+    for capability in spec.capabilities:
+        masks[Mode.CAUTIOUS] |= bit[capability.id]
+        masks[Mode.DEGRADED] |= bit[capability.id]
+    limiting = [*spec.configurations, *((spec.flapping,) if spec.flapping else ())]
+    for row in limiting:
+        masks[Mode.HOLD] |= bit[row.id]
+    masks[Mode.CAUTIOUS] |= bit[spec.takeover.id]
+    masks[Mode.LOCKOUT] |= bit[spec.lockout.id]
+    return np.array(masks, dtype=np.int64)
+
+
+@part
+def _lasts(
+    lost: int, available: int, tripped: int, credit: int, capabilities: Ints, stays: Ints, numbers: Ints, ages: Ints
+) -> int:
+    """0 if the body may go on without ``lost``; else the property that going on would break."""
+    if stays[lost, 0] == 0:
+        return P20
+    if lost & ~available or tripped & stays[lost, 1]:
+        return P19
+    for less in range(1, lost + 1):
+        if less & ~lost or stays[less, 0] == 0:
+            continue
+        youngest = stays[less, 0] + 1
+        for c in range(len(capabilities)):
+            if less >> c & 1:
+                youngest = min(youngest, ages[c])
+        if youngest > stays[less, 0]:
+            return P6
+    for c in range(len(capabilities)):
+        credit += numbers[COST] if lost >> c & 1 else 0
+    return P9 if credit > numbers[WINDOW] else 0
+
+
+@part
+def judge(
+    o: Ints,
+    before: int,
+    causes: int,
+    flags: int,
+    shadow: int,
+    available: int,
+    after: int,
+    mover: int,
+    shed: int,
+    rows: int,
+    watched: Ints,
+    capabilities: Ints,
+    stays: Ints,
+    numbers: Ints,
+    justifies: Ints,
+    then: Ints,
+) -> int:
+    """Verdict on one step as bits of ``NAMES``; ``then`` becomes what the observer remembers after it."""
+    person, standstill, found = flags & PERSON != 0, flags & STANDSTILL != 0, 0
+    due, asked, present, tripped = _NOMINAL, 0, 0, 0
+    pending, counted, high, low, drained = False, False, False, False, True
+    for i in range(len(watched)):
+        on = causes & watched[i, BIT] != 0 and not (person and watched[i, POLICY] != 0)
+        level, acts = o[LEVELS + i], on
+        if watched[i, FULL] > 0:
+            level = min(level + numbers[FILL], watched[i, FULL]) if on else max(level - numbers[DRAIN], 0)
+            acts = on and level >= watched[i, FULL]
+            drained = drained and level <= watched[i, REARM]
+        then[LEVELS + i] = level
+        if on:
+            present |= watched[i, SHEDS]
+            high = high or watched[i, FLOOR] >= _DEGRADED
+            low = low or watched[i, FLOOR] >= _CAUTIOUS
+        if acts:
+            tripped |= watched[i, BIT]
+            asked |= watched[i, SHEDS]
+            if watched[i, SHEDS] == 0:
+                due = max(due, watched[i, FLOOR])
+            counted = counted or watched[i, COUNTS] != 0
+        elif on and watched[i, DEBOUNCED] == 0:
+            pending = True
+    if person:
+        due = max(due, _CAUTIOUS)
+
+    # What was lost, what came back, what is lost now.
+    ages, fits = LEVELS + len(watched), LEVELS + len(watched) + len(capabilities)
+    recent = fits + len(capabilities)
+    was, fit = 0, 0
+    for c in range(len(capabilities)):
+        then[ages + c] = then[fits + c] = 0
+        if o[ages + c] == 0:
+            continue
+        was |= 1 << c
+        if not present >> c & 1 and (capabilities[c, 1] == 0 or shadow >> c & 1):
+            then[fits + c] = min(o[fits + c] + 1, capabilities[c, 0])
+            fit |= (1 << c) if then[fits + c] >= capabilities[c, 0] else 0
+    back = was & ~shed if before == _DEGRADED and after <= _DEGRADED and not person else 0
+    if back & ~fit or back & (back - 1):
+        found |= P3
+    lost = 0 if person else was & ~back | asked
+    credit = max(o[CREDIT] - 1, 0) + (numbers[COST] if back else 0)
+    for c in range(len(capabilities)):
+        if lost >> c & 1:
+            then[ages + c] = o[ages + c] + 1
+    breaks = 0
+    if lost and before <= _DEGRADED:
+        breaks = _lasts(lost, available, tripped, credit, capabilities, stays, numbers, then[ages:fits])
+        due = max(due, _HOLD if breaks else _DEGRADED)
+
+    # The conditions of recoveries and escalations.
+    calm, moving = 0, 0
     if before == _CAUTIOUS:
-        calm = 0 if asks_cautious else min(seen.calm + 1, limits.cautious_dwell)
+        calm = 0 if low else min(o[CALM] + 1, numbers[CAUTIOUS_DWELL])
     elif _HOLD <= before <= _ESTOP:
-        calm = min(seen.calm + 1, limits.ack_dwell) if inputs.standstill and drained and not asks_hold else 0
-    else:
-        calm = 0
-    moving = min(seen.moving + 1, limits.moving) if before in (_HOLD, _STOP) and not inputs.standstill else 0
-    boots = before == _BOOT and not inputs.ready
-    estops = seen.estops + (counted and not boots and before not in (_ESTOP, _LOCKOUT))
-    edge = Edge(before, inputs, outputs, due, pending, inputs.ack and not seen.ack, calm, moving, estops)
-    if outputs.mode != before:
+        calm = min(o[CALM] + 1, numbers[ACK_DWELL]) if standstill and drained and not high else 0
+    if before in (_HOLD, _STOP) and not standstill:
+        moving = min(o[MOVING] + 1, numbers[MOVING_BOUND])
+    edge = flags & ACK != 0 and o[ACKED] == 0
+    waits = before == _BOOT and not flags & READY
+    estops = o[ESTOPS] + (1 if counted and not waits and before != _ESTOP and before != _LOCKOUT else 0)
+    ripe = before == _BOOT and flags & READY != 0
+    if before == _CAUTIOUS:
+        ripe = calm >= numbers[CAUTIOUS_DWELL]
+    elif _HOLD <= before <= _ESTOP:
+        ripe = edge and calm >= numbers[ACK_DWELL]
+
+    stays_boot = after == _BOOT and before == _BOOT
+    if after < due and not stays_boot:
+        found |= P1
+    expected = NOBODY
+    if after <= _DEGRADED:
+        expected = BACKUP if pending else MOVES
+    elif after <= _STOP:
+        expected = BACKUP
+    if mover != expected:
+        found |= P2
+    if after < before and before != _BOOT:
+        if before == _DEGRADED:
+            if after < _CAUTIOUS or not (person or back):
+                found |= P3
+        elif not ripe or (before != _CAUTIOUS and after < _CAUTIOUS):
+            found |= P3
+        if _HOLD <= before <= _ESTOP and not edge:
+            found |= P5
+        if _HOLD <= before <= _ESTOP and not standstill:
+            found |= P16
+    if before == _LOCKOUT and after != _LOCKOUT:
+        found |= P4
+    if before in (_STOP, _ESTOP) and after < before and after != _HOLD:
+        found |= P4
+    if before == _BOOT and after < before and (waits or after < _HOLD):
+        found |= P4
+    if moving >= numbers[MOVING_BOUND] and after <= before:
+        found |= P7
+    if after != before:
+        locked = after == _LOCKOUT and estops > numbers[ESTOP_BOUND]
+        timer = moving >= numbers[MOVING_BOUND] and after == before + 1
+        if not rows & justifies[after] or (after > before and after != due and not timer and not locked):
+            found |= P8
+    if ripe and after == before and due != before:
+        found |= P15
+    if before == _DEGRADED and after == _DEGRADED and ((fit & ~asked and not back) or (person and due < _DEGRADED)):
+        found |= P15
+    if after == _DEGRADED:
+        if len(capabilities) == 0:
+            found |= P17
+        if before != _DEGRADED and asked == 0:
+            found |= P18
+        if lost == 0:
+            found |= P6
+        found |= breaks
+        if shed != lost:
+            found |= P20
+    if (after == _LOCKOUT) != (before == _LOCKOUT or estops > numbers[ESTOP_BOUND]):
+        found |= PL
+
+    # Ticks since each of the last recoveries, the latest first.
+    count = numbers[RECOVERIES]
+    for k in range(count):
+        then[recent + k] = min(o[recent + k] + 1, numbers[WINDOW])
+    if back:
+        if count and then[recent + count - 1] < numbers[WINDOW]:
+            found |= P9
+        for k in range(count - 1, 0, -1):
+            then[recent + k] = then[recent + k - 1]
+        then[recent] = 0
+    if after != _DEGRADED:
+        for c in range(2 * len(capabilities)):
+            then[ages + c] = 0
+    elif back:
+        for c in range(len(capabilities)):
+            then[fits + c] = 0
+    for c in range(len(capabilities)):
+        if then[ages + c] == 0 or asked >> c & 1:
+            then[fits + c] = 0
+    if after != before:
         calm = moving = 0
-    return Observer(tuple(levels), calm, moving, inputs.ack, min(estops, limits.estops + 1)), edge
+    then[CALM], then[MOVING], then[ACKED] = calm, moving, flags & ACK != 0
+    then[ESTOPS], then[CREDIT] = min(estops, numbers[ESTOP_BOUND] + 1), credit
+    return found
 
 
-def _p1(rule: Rules, e: Edge) -> str | None:
-    """Floor: the mode is at least the worst floor that is due, in the same tick."""
-    if e.outputs.mode < e.due and not (e.outputs.mode == _BOOT == e.before):
-        return f"P1 floor: {e.due.name} is due, mode is {e.outputs.mode.name}"
-    return None
-
-
-def _p2(rule: Rules, e: Edge) -> str | None:
-    """Authority: the policy moves the body only below HOLD and while nothing is bridged."""
-    out = e.outputs
-    expected = _AUTHORITY[out.mode]
-    bridging = e.pending and expected is _POLICY
-    if bridging:
-        expected = Authority.BACKUP
-    if out.authority is not expected or out.bridging != bridging:
-        return f"P2 authority: {out.authority.value} in {out.mode.name}, expected {expected.value}"
-    if out.mode == _CAUTIOUS and out.envelope.velocity > CAUTIOUS_VELOCITY_SHARE:
-        return f"P2 authority: velocity share {out.envelope.velocity} in CAUTIOUS"
-    return None
-
-
-def _p3(rule: Rules, e: Edge) -> str | None:
-    """Re-entry: down from HOLD or worse only on an ack edge after calm at rest; CAUTIOUS comes first."""
-    after = e.outputs.mode
-    if after >= e.before or e.before == _BOOT:
-        return None
-    if e.before == _CAUTIOUS:
-        ripe = e.calm >= rule.bounds.cautious_dwell
-    else:
-        ripe = e.edge and e.calm >= rule.bounds.ack_dwell and after >= _CAUTIOUS
-    return None if ripe else f"P3 re-entry: {e.before.name} to {after.name} without its conditions"
-
-
-def _p4(rule: Rules, e: Edge) -> str | None:
-    """One way out: STOP and ESTOP only to HOLD; LOCKOUT stays; BOOT only to HOLD or worse, when ready."""
-    after = e.outputs.mode
-    fell = after < e.before
-    if e.before == _LOCKOUT and after != _LOCKOUT:
-        return "P4 one way out: LOCKOUT was left"
-    if e.before in (_STOP, _ESTOP) and fell and after != _HOLD:
-        return f"P4 one way out: {e.before.name} to {after.name}"
-    if e.before == _BOOT and fell and (not e.inputs.ready or after < _HOLD):
-        return f"P4 one way out: BOOT to {after.name}"
-    return None
-
-
-def _p5(rule: Rules, e: Edge) -> str | None:
-    """Stuck acknowledgement: an input that was already on in the tick before re-arms nothing."""
-    if _HOLD <= e.before <= _ESTOP and e.outputs.mode < e.before and not e.edge:
-        return f"P5 stuck ack: {e.before.name} to {e.outputs.mode.name} without a rising edge"
-    return None
-
-
-def _p7(rule: Rules, e: Edge) -> str | None:
-    """Progress: a stop that keeps moving for its bound becomes the next worse one."""
-    if e.moving >= rule.bounds.moving and e.outputs.mode <= e.before:
-        return f"P7 progress: still {e.outputs.mode.name} after {e.moving} moving ticks"
-    return None
-
-
-def _p8(rule: Rules, e: Edge) -> str | None:
-    """No spurious change: a rise is due, and every change names a row that leads there."""
-    after = e.outputs.mode
-    if after == e.before:
-        return None
-    if not any(rule.justifies[row] == after for row in e.outputs.reasons):
-        return f"P8 reason: {e.before.name} to {after.name}, reasons {e.outputs.reasons}"
-    timer = e.moving >= rule.bounds.moving and after == e.before + 1
-    locked = after == _LOCKOUT and e.estops > rule.bounds.estops
-    if after > e.before and after != e.due and not timer and not locked:
-        return f"P8 reason: {after.name} is not due"
-    return None
-
-
-def _p15(rule: Rules, e: Edge) -> str | None:
-    """Operator heard: a recovery whose conditions hold happens in the same tick."""
-    if e.before == _CAUTIOUS:
-        ripe = e.calm >= rule.bounds.cautious_dwell
-    elif _HOLD <= e.before <= _ESTOP:
-        ripe = e.edge and e.calm >= rule.bounds.ack_dwell
-    else:
-        ripe = e.before == _BOOT and e.inputs.ready
-    if ripe and e.outputs.mode == e.before and e.due != e.before:
-        return f"P15 operator heard: still {e.before.name} although everything for leaving it holds"
-    return None
-
-
-def _p17(rule: Rules, e: Edge) -> str | None:
-    """No degraded mode in a strategy that has nothing to shed."""
-    return "P17 degraded: reached" if e.outputs.mode == _DEGRADED else None
-
-
-def _pl(rule: Rules, e: Edge) -> str | None:
-    """Lockout: exactly when one e-stop more than allowed is due."""
-    locked = e.outputs.mode == _LOCKOUT
-    due = e.before == _LOCKOUT or e.estops > rule.bounds.estops
-    return None if locked == due else f"PL lockout: {e.estops} e-stops, mode {e.outputs.mode.name}"
-
-
-PROPERTIES: Final[tuple[Callable[[Rules, Edge], str | None], ...]] = (
-    _p1,
-    _p2,
-    _p3,
-    _p4,
-    _p5,
-    _p7,
-    _p8,
-    _p15,
-    _p17,
-    _pl,
-)
-
-
-def violations(rule: Rules, edge: Edge) -> Iterator[str]:
-    """Every property that ``edge`` breaks, in words."""
-    for check in PROPERTIES:
-        broken = check(rule, edge)
-        if broken is not None:
-            yield broken
+def broken(verdict: int) -> tuple[str, ...]:
+    """The properties of a verdict, in words."""
+    return tuple(name for bit, name in enumerate(NAMES) if verdict >> bit & 1)

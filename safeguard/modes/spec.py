@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar, cast
+from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -15,9 +15,6 @@ from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.errors import ModeTableError
 
 T = TypeVar("T")
-
-WITHOUT_DEGRADED: Final = frozenset({"monolithic"})
-"""Strategies with nothing to shed."""
 
 
 class Guard(Enum):
@@ -28,6 +25,8 @@ class Guard(Enum):
     STANDSTILL = "standstill"
     CLEAR = "clear"
     DRAINED = "drained"
+    PERSON = "person"
+    SHADOW = "shadow"
 
 
 def _mode(value: object) -> object:
@@ -75,6 +74,20 @@ class LockoutSpec(Row):
     beyond: Annotated[int, Field(ge=0)]
 
 
+class TakeoverSpec(Row):
+    """What holds while a person is in command: causes about the policy do not count."""
+
+    floor: ModeName
+
+
+class FlappingSpec(Row):
+    """How many automatic recoveries from a degraded configuration any window may have."""
+
+    recoveries: Annotated[int, Field(ge=2)]
+    window_s: Seconds | None = None
+    window_ticks: Ticks | None = None
+
+
 class ModeSpec(Row):
     """One mode: who may move the body, and the envelope on proposals."""
 
@@ -84,20 +97,54 @@ class ModeSpec(Row):
     acceleration_share: Share = 1.0
 
 
+class CapabilitySpec(Row):
+    """What a strategy can do without for a while, and what it takes to get it back: ``guards`` for the dwell."""
+
+    name: str
+    guards: tuple[Guard, ...] = ()
+    dwell_s: Seconds | None = None
+    dwell_ticks: Ticks | None = None
+
+
+class ConfigurationSpec(Row):
+    """What is left when ``sheds`` are gone: its envelope, its longest stay, and the warnings it does not survive."""
+
+    name: str
+    sheds: tuple[str, ...]
+    velocity_share: Share
+    acceleration_share: Share
+    decays: bool = False
+    stay_s: Seconds | None = None
+    stay_ticks: Ticks | None = None
+    intolerable: tuple[Cause, ...] = ()
+
+
 class CauseSpec(Row):
-    """One cause: the least mode it asks for, and how long it may be bridged below that."""
+    """One cause: the least mode it asks for, and for how long not yet.
+
+    While a ``bridge`` lasts the backup stands in for the policy; while a ``debounce`` lasts nothing changes.
+    """
 
     cause: Cause
     floor: ModeName
     clear: Literal["auto", "ack"]
+    about: Literal["body", "policy"] = "body"
+    sheds: tuple[str, ...] = ()
     bridge_s: Seconds | None = None
     bridge_ticks: Ticks | None = None
+    debounce_s: Seconds | None = None
+    debounce_ticks: Ticks | None = None
     lockout: bool = False
 
     @property
-    def bridged(self) -> bool:
+    def debounced(self) -> bool:
+        """The cause may be active for a while before anything changes."""
+        return self.debounce_s is not None or self.debounce_ticks is not None
+
+    @property
+    def delayed(self) -> bool:
         """The cause fills a bucket before its floor applies."""
-        return self.bridge_s is not None or self.bridge_ticks is not None
+        return self.bridge_s is not None or self.bridge_ticks is not None or self.debounced
 
 
 class EscalationSpec(_Move):
@@ -116,53 +163,113 @@ class RecoverySpec(_Move):
 
 
 class TableSpec(_Model):
-    """A whole table file."""
+    """A whole table: the core with a strategy's rows put in."""
 
-    schema_version: Literal[1] = Field(alias="schema")
     strategy: str
     bridge: BridgeSpec
     lockout: LockoutSpec
+    takeover: TakeoverSpec
+    flapping: FlappingSpec | None = None
     modes: tuple[ModeSpec, ...]
+    capabilities: tuple[CapabilitySpec, ...] = ()
+    configurations: tuple[ConfigurationSpec, ...] = ()
     causes: tuple[CauseSpec, ...]
     escalations: tuple[EscalationSpec, ...]
     recoveries: tuple[RecoverySpec, ...]
 
+    def rows(self) -> tuple[Row, ...]:
+        """Every row in file order of the kinds."""
+        single = (self.lockout, self.takeover, *((self.flapping,) if self.flapping else ()))
+        return (
+            *self.modes, *self.capabilities, *self.configurations, *self.causes, *self.escalations,
+            *self.recoveries, *single,
+        )  # fmt: skip
+
     def ids(self) -> tuple[str, ...]:
-        """Every row id in file order of the kinds: modes, causes, escalations, recoveries, lockout."""
-        rows: tuple[Row, ...] = (*self.modes, *self.causes, *self.escalations, *self.recoveries)
-        return (*(row.id for row in rows), self.lockout.id)
+        """The ids of ``rows``."""
+        return tuple(row.id for row in self.rows())
+
+    def mask(self, sheds: Iterable[str]) -> int:
+        """One bit for each of the capabilities in ``sheds``, in the order of their rows; −1 if one is unknown."""
+        names = [row.name for row in self.capabilities]
+        wanted = list(sheds)
+        return sum(1 << names.index(name) for name in dict.fromkeys(wanted)) if set(wanted) <= set(names) else -1
+
+
+_CORE_ONLY: Final = ("bridge", "lockout", "takeover", "escalations")
+_SCHEMA: Final = 2
 
 
 def read_spec(path: Path) -> TableSpec:
-    """The checked content of a table file. Raises ModeTableError naming file, line, row and fix."""
-    text = path.read_text(encoding="utf-8")
+    """The checked content of a strategy's file and its core. Raises ModeTableError naming file, line, row and fix."""
+    own = _toml(path)
+    core_name = own.pop("core", None)
+    if not isinstance(core_name, str) or not isinstance(own.get("strategy"), str):
+        raise ModeTableError(f'{path.name}: needs strategy = "…" and core = "core.toml"')
+    core_path = path.parent / core_name
+    core = _toml(core_path)
+    texts = {file.name: file.read_text(encoding="utf-8") for file in (path, core_path)}
+    merged = _merged(own, core, path.name, core_path.name)
     try:
-        spec = TableSpec.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ModeTableError(f"{path.name}: not TOML: {error}") from error
+        spec = TableSpec.model_validate(merged)
     except ValidationError as error:
-        raise ModeTableError(_schema_message(path.name, text, error)) from error
-    problems = [f"{path.name}:{_line(text, row)} row {row}: {what}" for row, what in lint(spec)]
+        raise ModeTableError(_schema_message(texts, merged, error)) from error
+    problems = [f"{_place(texts, row)}: {what}" for row, what in lint(spec)]
     if problems:
         raise ModeTableError("\n".join(problems))
     return spec
 
 
-def _line(text: str, row: str) -> int:
-    """First line that quotes ``row``; 1 where none does."""
-    return next((i for i, line in enumerate(text.splitlines(), 1) if f'"{row}"' in line), 1)
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ModeTableError(f"{path.name}: not TOML: {error}") from error
+    except OSError as error:
+        raise ModeTableError(f"{path.name}: cannot be read: {error}") from error
+    if content.pop("schema", None) != _SCHEMA:
+        raise ModeTableError(f"{path.name}: schema must be {_SCHEMA}")
+    return content
 
 
-def _schema_message(name: str, text: str, error: ValidationError) -> str:
+def _merged(own: dict[str, Any], core: dict[str, Any], name: str, core_name: str) -> dict[str, Any]:
+    """The core with a strategy's rows added; a cause of the strategy replaces the core's row for it."""
+    clash = sorted(set(own) & set(_CORE_ONLY))
+    if clash or "strategy" in core:
+        what = f"{name}: [{clash[0]}] belongs" if clash else f"{core_name}: strategy does not belong"
+        raise ModeTableError(f"{what} to {core_name}; move it" if clash else f"{what} in a core; remove it")
+    merged = {**core, **{key: value for key, value in own.items() if not isinstance(value, list)}}
+    replaced = {row.get("cause") for row in _rows(own, "causes")}
+    kept = [row for row in _rows(core, "causes") if row.get("cause") not in replaced]
+    for key in sorted({key for part in (own, core) for key, value in part.items() if isinstance(value, list)}):
+        merged[key] = [*(kept if key == "causes" else _rows(core, key)), *_rows(own, key)]
+    return merged
+
+
+def _rows(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    rows = content.get(key, [])
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _place(texts: Mapping[str, str], row: str) -> str:
+    """``file:line row id`` of the first line that quotes ``row``; the strategy's file where none does."""
+    for name, text in texts.items():
+        for i, line in enumerate(text.splitlines(), 1):
+            if f'"{row}"' in line:
+                return f"{name}:{i} row {row}"
+    return f"{next(iter(texts))}:1 row {row}"
+
+
+def _schema_message(texts: Mapping[str, str], raw: dict[str, Any], error: ValidationError) -> str:
     """One line a problem, with the id of the row where the row has one."""
-    raw = tomllib.loads(text)
     lines: list[str] = []
     for problem in error.errors(include_url=False):
         where: object = raw
         for part in problem["loc"][:2]:
-            where = _child(where, part)
+            found = _child(where, part)
+            where = found if isinstance(found, dict | list) else where
         row = _child(where, "id")
-        place = f"{name}:{_line(text, row)} row {row}" if isinstance(row, str) else name
+        place = _place(texts, row) if isinstance(row, str) else next(iter(texts))
         key = ".".join(str(part) for part in problem["loc"])
         lines.append(f"{place}: {key}: {problem['msg']} (got {problem['input']!r})")
     return "\n".join(lines)
@@ -184,6 +291,7 @@ def lint(spec: TableSpec) -> Iterator[Problem]:
     """(row id, what is wrong and how to fix it) of everything the schema lets through."""
     yield from _duplicates(spec)
     yield from _modes(spec)
+    yield from _degraded(spec)
     for cause in spec.causes:
         yield from _cause(spec, cause)
     for timer in spec.escalations:
@@ -216,17 +324,68 @@ def _modes(spec: TableSpec) -> Iterator[Problem]:
         row = [m.id for m in spec.modes if m.mode is mode][-1]
         yield row, f"mode {mode.name.lower()!r} has two rows; remove one"
     for mode in Mode:
-        if mode is Mode.DEGRADED and spec.strategy in WITHOUT_DEGRADED:
-            if mode in present:
-                row = next(m.id for m in spec.modes if m.mode is mode)
-                yield row, f"strategy {spec.strategy!r} has no degraded mode; remove the row"
-        elif mode not in present and mode is not Mode.DEGRADED:
+        if mode not in present and mode is not Mode.DEGRADED:
             yield spec.strategy, f"no [[modes]] row for {mode.name.lower()!r}; add one"
     for cause in Cause:
         if cause not in [c.cause for c in spec.causes]:
             yield spec.strategy, f"no [[causes]] row for {cause.value!r}; add one (law 5: missing is alarm)"
     if not any(c.lockout for c in spec.causes):
         yield spec.lockout.id, "can never fire: no cause has lockout = true; mark one or remove [lockout]"
+
+
+def _degraded(spec: TableSpec) -> Iterator[Problem]:
+    """What can be shed, what is left then, and who asks for it."""
+    row = next((m.id for m in spec.modes if m.mode is Mode.DEGRADED), None)
+    if not spec.configurations:
+        for extra in (*((row,) if row else ()), *(c.id for c in spec.capabilities), *_flapping_id(spec)):
+            yield extra, "there is no [[configurations]] row, so nothing can be degraded; remove this or add one"
+        return
+    if row is None:
+        yield spec.configurations[0].id, "a configuration needs a [[modes]] row for 'degraded'; add one"
+    if spec.flapping is None:
+        yield spec.configurations[0].id, "a configuration needs [flapping]: recoveries and window_s; add it"
+    elif (spec.flapping.window_s is None) == (spec.flapping.window_ticks is None):
+        yield spec.flapping.id, "needs exactly one of window_s and window_ticks"
+    for name in _twice(c.name for c in spec.capabilities):
+        yield [c.id for c in spec.capabilities if c.name == name][-1], f"capability {name!r} has two rows; remove one"
+    for mask in _twice(spec.mask(c.sheds) for c in spec.configurations):
+        last = [c.id for c in spec.configurations if spec.mask(c.sheds) == mask][-1]
+        yield last, "sheds what another configuration sheds; merge the two"
+    for capability in spec.capabilities:
+        yield from _capability(spec, capability)
+    for configuration in spec.configurations:
+        yield from _configuration(spec, configuration)
+
+
+def _flapping_id(spec: TableSpec) -> tuple[str, ...]:
+    return () if spec.flapping is None else (spec.flapping.id,)
+
+
+def _capability(spec: TableSpec, row: CapabilitySpec) -> Iterator[Problem]:
+    if not any(row.name in cause.sheds for cause in spec.causes):
+        yield row.id, f"no cause sheds {row.name!r}; remove the row"
+    if (row.dwell_s is None) == (row.dwell_ticks is None):
+        yield row.id, "needs exactly one of dwell_s and dwell_ticks"
+    for guard in row.guards:
+        if guard is not Guard.SHADOW:
+            yield row.id, f"guard {guard.value!r} does not apply to a capability; the only one is 'shadow'"
+
+
+def _configuration(spec: TableSpec, row: ConfigurationSpec) -> Iterator[Problem]:
+    mask = spec.mask(row.sheds)
+    if mask <= 0:
+        known = ", ".join(repr(c.name) for c in spec.capabilities)
+        yield row.id, f"sheds {list(row.sheds)} must name capabilities of this table: {known or 'there are none'}"
+        return
+    if (row.stay_s is None) == (row.stay_ticks is None):
+        yield row.id, "needs exactly one of stay_s and stay_ticks: a degraded stay is bounded"
+    for other in spec.configurations:
+        less = spec.mask(other.sheds)
+        if 0 < less != mask and less & mask == less and not set(other.intolerable) <= set(row.intolerable):
+            yield row.id, f"tolerates what {other.id}, which sheds less, does not; add it to intolerable"
+    for one in range(len(spec.capabilities)):
+        if mask >> one & 1 and mask != 1 << one and all(spec.mask(c.sheds) != 1 << one for c in spec.configurations):
+            yield row.id, f"sheds {spec.capabilities[one].name!r}, which has no configuration of its own; add one"
 
 
 def _cause(spec: TableSpec, row: CauseSpec) -> Iterator[Problem]:
@@ -236,12 +395,18 @@ def _cause(spec: TableSpec, row: CauseSpec) -> Iterator[Problem]:
     if (row.clear == "ack") != (row.floor >= Mode.HOLD):
         right = "ack" if row.floor >= Mode.HOLD else "auto"
         yield row.id, f"floor {row.floor.name.lower()!r} clears by {right!r}; write clear = {right!r}"
-    if row.bridge_s is not None and row.bridge_ticks is not None:
-        yield row.id, "bridge_s and bridge_ticks exclude each other; remove one"
-    if row.bridged and row.floor is Mode.NOMINAL:
+    if sum(x is not None for x in (row.bridge_s, row.bridge_ticks, row.debounce_s, row.debounce_ticks)) > 1:
+        yield row.id, "bridge_s, bridge_ticks, debounce_s and debounce_ticks exclude each other; keep one"
+    if row.delayed and row.floor is Mode.NOMINAL:
         yield row.id, "its floor can never fire: a bridge to 'nominal' ends where it began; remove the bridge"
+    if row.debounced and row.floor is not Mode.DEGRADED:
+        yield row.id, "only what is shed may be debounced: elsewhere the backup has to stand in; write a bridge"
     if row.lockout and row.floor is not Mode.ESTOP:
         yield row.id, "lockout = true can never fire: only causes with floor 'estop' are counted; remove it"
+    if (row.floor is Mode.DEGRADED) != (spec.mask(row.sheds) > 0):
+        yield row.id, "floor 'degraded' and sheds = [known capabilities] belong together"
+    if row.floor is Mode.DEGRADED and row.about != "policy":
+        yield row.id, "only causes about the policy can be shed; write about = 'policy'"
 
 
 def _escalation(spec: TableSpec, row: EscalationSpec) -> Iterator[Problem]:
@@ -261,6 +426,10 @@ def _recovery(spec: TableSpec, row: RecoverySpec) -> Iterator[Problem]:
         yield row.id, "can never fire: 'to' is not below 'from'; swap them"
     if row.source is Mode.BOOT and row.target is not Mode.HOLD:
         yield row.id, "boot is left only to 'hold'"
+    if row.source is Mode.DEGRADED and row.guards != (Guard.PERSON,):
+        yield row.id, "'degraded' is left by getting back what was shed, or by guards = ['person']"
+    if Guard.SHADOW in row.guards:
+        yield row.id, "guard 'shadow' belongs to a capability; remove it"
     yield from _known(spec, row.id, row.source, row.target)
 
 
@@ -273,7 +442,7 @@ def _known(spec: TableSpec, row: str, *modes: Mode) -> Iterator[Problem]:
 
 def _unreachable(spec: TableSpec) -> Iterator[Problem]:
     """Rows that leave a mode which nothing enters."""
-    entered = {Mode.BOOT, Mode.LOCKOUT, *(c.floor for c in spec.causes if c.floor > Mode.NOMINAL)}
+    entered = {Mode.BOOT, Mode.LOCKOUT, Mode.CAUTIOUS, *(c.floor for c in spec.causes if c.floor > Mode.NOMINAL)}
     rows: tuple[_Move, ...] = (*spec.recoveries, *spec.escalations)
     moves = [(row.id, row.source, row.target) for row in rows]
     for _ in moves:

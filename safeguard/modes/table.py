@@ -6,24 +6,34 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
+from importlib import resources
 from pathlib import Path
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.errors import ModeTableError
 from safeguard.core.types import FULL_ENVELOPE, NS_PER_S, Envelope
-from safeguard.modes.spec import CauseSpec, EscalationSpec, Guard, RecoverySpec, TableSpec, read_spec
+from safeguard.modes.spec import CauseSpec, ConfigurationSpec, Guard, TableSpec, read_spec
 
-COMPILER_VERSION: Final = 1
-"""Part of every table digest: a compiler that reads a table differently gets another number."""
+Ints = NDArray[np.int64]
 
 TABLES: Final = Path(__file__).parent / "tables"
+STRATEGIES: Final = ("monolithic", "modular", "vla", "dual")
 
 CAUSE_BIT: Final[dict[Cause, int]] = {cause: 1 << i for i, cause in enumerate(Cause)}
 ALL_CAUSES: Final = (1 << len(Cause)) - 1
 GUARD_BIT: Final[dict[Guard, int]] = {guard: 1 << i for i, guard in enumerate(Guard)}
+READY, ACK, STANDSTILL, CLEAR, DRAINED, PERSON, SHADOW = (GUARD_BIT[guard] for guard in Guard)
+
+HEAD: Final = 6
+"""Numbers of a state before those of its buckets."""
+
+_NEVER: Final = -1
 
 
 def cause_mask(causes: Iterable[Cause]) -> int:
@@ -34,38 +44,26 @@ def cause_mask(causes: Iterable[Cause]) -> int:
     return mask
 
 
-@dataclass(frozen=True, slots=True)
-class Escalation:
-    """Compiled timer: after ``ticks`` moving ticks in a row, ``target``."""
-
-    target: Mode
-    ticks: int
-    row: int
-
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """Compiled way back. ``blocking``: causes that keep it from being clear."""
-
-    target: Mode
-    guards: int
-    dwell: int
-    blocking: int
-    row: int
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ModeTable:
-    """A compiled table: tuples indexed by ``Mode``; masks with one bit a cause, then one a transition.
+    """A compiled table. Masks have one bit a cause, then one for every other row that can be a reason.
+
+    The arrays are what ``engine.advance`` takes, in its order; columns of a row:
 
     Attributes:
         strategy: which strategy it is for.
         period_ns: the tick that times were converted with.
-        digest: SHA-256 of the table's content and the compiler version.
+        digest: SHA-256 of the table's content and of the compiler and engine.
         rows: row id of every bit.
-        floors: (mode, its causes), worst first, down to CAUTIOUS.
-        at_least: causes whose floor is this mode or worse; for LOCKOUT those of ESTOP, for BOOT none.
-        bridged: causes with a bucket; ``buckets`` lists their (bit, full, rearm).
+        authority, envelope: by mode.
+        degraded: by mask of what is shed: name of the configuration and its envelopes by age, from 1 tick on.
+        floors: by mode, the causes that ask for exactly it.
+        buckets: of delayed causes: bit, full, re-arm level.
+        escalations: by mode: target or −1, ticks, row.
+        recoveries: by mode: target or −1, guards, dwell, causes that keep it from being clear, row.
+        capabilities: causes that shed it, 1 if it comes back only after agreeing in shadow, dwell, row, largest age.
+        configurations: by mask of what is shed: longest stay (0: not allowed), intolerable causes, row.
+        numbers: see ``engine.KNOWN`` and what follows it.
     """
 
     strategy: str
@@ -74,18 +72,41 @@ class ModeTable:
     rows: tuple[str, ...]
     authority: tuple[Authority, ...]
     envelope: tuple[Envelope, ...]
-    floors: tuple[tuple[Mode, int], ...]
-    at_least: tuple[int, ...]
-    bridged: int
-    buckets: tuple[tuple[int, int, int], ...]
-    fill: int
-    drain: int
-    escalations: tuple[Escalation | None, ...]
-    recoveries: tuple[Recovery | None, ...]
-    lockout: int
-    lockout_beyond: int
-    lockout_row: int
-    empty: tuple[int, ...]
+    degraded: tuple[tuple[str, tuple[Envelope, ...]], ...]
+    floors: Ints
+    buckets: Ints
+    escalations: Ints
+    recoveries: Ints
+    capabilities: Ints
+    configurations: Ints
+    numbers: Ints
+
+    @property
+    def arrays(self) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints]:
+        """The arrays in the order of ``engine.advance``."""
+        return (
+            self.floors, self.buckets, self.escalations, self.recoveries, self.capabilities, self.configurations,
+            self.numbers,
+        )  # fmt: skip
+
+    @property
+    def ages(self) -> int:
+        """Where in a state the ages of shed capabilities begin."""
+        return HEAD + len(self.buckets)
+
+    @property
+    def size(self) -> int:
+        """Length of a state."""
+        return self.ages + 2 * len(self.capabilities)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ModeTable):
+            return NotImplemented
+        told = all(getattr(self, key.name) == getattr(other, key.name) for key in fields(self) if key.type != "Ints")
+        return told and all(map(np.array_equal, self.arrays, other.arrays))
+
+    def __hash__(self) -> int:
+        return hash((self.digest, self.period_ns))
 
     def ids(self, mask: int) -> tuple[str, ...]:
         """The row ids of ``mask``, causes first."""
@@ -97,61 +118,214 @@ class ModeTable:
         return tuple(found)
 
 
-def load_table(strategy: str, period: float = 0.002) -> ModeTable:
-    """The built-in table of ``strategy`` for a tick of ``period`` s. Raises ModeTableError."""
-    path = TABLES / f"{strategy}.toml"
-    known = sorted(p.stem for p in TABLES.glob("*.toml"))
-    if strategy not in known:
-        raise ModeTableError(f"no mode table for strategy {strategy!r}; there are: {', '.join(known)}")
-    return compile_table(read_spec(path), period)
+def load_spec(strategy: str) -> TableSpec:
+    """The content of the built-in table of ``strategy``. Raises ModeTableError."""
+    if strategy not in STRATEGIES:
+        raise ModeTableError(f"no mode table for strategy {strategy!r}; there are: {', '.join(sorted(STRATEGIES))}")
+    return read_spec(TABLES / f"{strategy}.toml")
+
+
+def compiler_digest() -> str:
+    """SHA-256 of the source of what turns a table into decisions: schema, compiler and engine."""
+    source = resources.files("safeguard.modes")
+    parts = [(source / name).read_text("utf-8") for name in ("spec.py", "table.py", "engine.py")]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def table_digest(spec: TableSpec) -> str:
-    """SHA-256 over the canonical content of a table and the compiler version."""
+    """SHA-256 over the canonical content of a table and the compiler's own digest."""
     content = json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(f"{COMPILER_VERSION}\n{content}".encode()).hexdigest()
+    return hashlib.sha256(f"{compiler_digest()}\n{content}".encode()).hexdigest()
+
+
+class _Compiler:
+    """Row numbers and ticks of one table."""
+
+    def __init__(self, spec: TableSpec, period: float) -> None:
+        if not (math.isfinite(period) and period >= 1e-6):
+            raise ModeTableError(f"period must be at least 1e-6 s, got {period!r}")
+        self.spec, self.period_ns = spec, round(period * NS_PER_S)
+        self.causes = {row.cause: row for row in spec.causes}
+        others = [
+            *spec.escalations, *spec.recoveries, *spec.capabilities, *spec.configurations,
+            *((spec.flapping,) if spec.flapping else ()), spec.takeover, spec.lockout,
+        ]  # fmt: skip
+        self.rows = (*(self.causes[cause].id for cause in Cause), *(row.id for row in others))
+        if len(self.rows) > 62:
+            raise ModeTableError(f"{spec.strategy}.toml: {len(self.rows)} rows that can be reasons; 62 fit in a mask")
+        self.bit = {row: 1 << i for i, row in enumerate(self.rows)}
+
+    def ticks(self, row: str, key: str, seconds: float | None, count: int | None, *, up: bool = False) -> int:
+        """Ticks in a time: a limit is rounded down and must not vanish, a dwell up.
+
+        From the decimal that the file wrote, so that 0.3 s is three times 0.1 s.
+        """
+        if count is not None:
+            return count
+        exact = Fraction(repr(seconds or 0.0)) * NS_PER_S / self.period_ns
+        found = math.ceil(exact) if up else math.floor(exact)
+        if found < 1 and not up:
+            raise ModeTableError(
+                f"{self.spec.strategy}.toml row {row}: {key}_s = {seconds} is shorter than one tick of"
+                f" {self.period_ns} ns; lengthen it or remove it"
+            )
+        return found
+
+    def at_least(self, mode: Mode) -> int:
+        """Causes that ask for ``mode`` or worse."""
+        return cause_mask(row.cause for row in self.spec.causes if row.floor >= mode)
+
+    def floors(self) -> Ints:
+        return _ints([cause_mask(row.cause for row in self.spec.causes if row.floor is mode) for mode in Mode])
+
+    def buckets(self) -> Ints:
+        delayed = [row for row in self.causes.values() if row.delayed]
+        return _table([self._bucket(row) for row in sorted(delayed, key=lambda row: CAUSE_BIT[row.cause])], 3)
+
+    def _bucket(self, row: CauseSpec) -> list[int]:
+        bridge = self.spec.bridge
+        key, seconds, count = (
+            ("debounce", row.debounce_s, row.debounce_ticks)
+            if row.debounced
+            else ("bridge", row.bridge_s, row.bridge_ticks)
+        )
+        full = bridge.fill * self.ticks(row.id, key, seconds, count)
+        return [CAUSE_BIT[row.cause], full, math.floor(full * Fraction(repr(bridge.rearm_share)))]
+
+    def escalations(self) -> Ints:
+        rows = {row.source: row for row in self.spec.escalations}
+        found: list[list[int]] = []
+        for mode in Mode:
+            row = rows.get(mode)
+            found.append(
+                [_NEVER, 0, 0]
+                if row is None
+                else [
+                    row.target,
+                    self.ticks(row.id, "moving", row.moving_s, row.moving_ticks),
+                    self.bit[row.id],
+                ]
+            )
+        return _table(found, 3)
+
+    def recoveries(self) -> Ints:
+        """From HOLD up, "clear" means that nothing asks for more than CAUTIOUS; below, nothing for the mode itself."""
+        rows = {row.source: row for row in self.spec.recoveries}
+        found: list[list[int]] = []
+        for mode in Mode:
+            row = rows.get(mode)
+            if row is None:
+                found.append([_NEVER, 0, 0, 0, 0])
+                continue
+            dwell = self.ticks(row.id, "dwell", row.dwell_s, row.dwell_ticks, up=True)
+            blocking = self.at_least(Mode(min(row.source, Mode.DEGRADED)))
+            found.append([row.target, _guards(row.guards), dwell, blocking, self.bit[row.id]])
+        return _table(found, 5)
+
+    def capabilities(self) -> Ints:
+        longest = max((self._stay(row) for row in self.spec.configurations), default=0)
+        return _table(
+            [
+                [
+                    cause_mask(cause.cause for cause in self.spec.causes if row.name in cause.sheds),
+                    int(Guard.SHADOW in row.guards),
+                    self.ticks(row.id, "dwell", row.dwell_s, row.dwell_ticks, up=True),
+                    self.bit[row.id],
+                    longest + 1,
+                ]
+                for row in self.spec.capabilities
+            ],
+            5,
+        )
+
+    def _stay(self, row: ConfigurationSpec) -> int:
+        return self.ticks(row.id, "stay", row.stay_s, row.stay_ticks)
+
+    def configurations(self) -> Ints:
+        found = [[0, 0, 0] for _ in range(1 << len(self.spec.capabilities))]
+        for row in self.spec.configurations:
+            found[self.spec.mask(row.sheds)] = [self._stay(row), cause_mask(row.intolerable), self.bit[row.id]]
+        return _table(found, 3)
+
+    def degraded(self) -> tuple[tuple[str, tuple[Envelope, ...]], ...]:
+        """A configuration that decays slows down to a standstill over its stay, tick by tick."""
+        found: list[tuple[str, tuple[Envelope, ...]]] = [("", ()) for _ in range(1 << len(self.spec.capabilities))]
+        for row in self.spec.configurations:
+            stay = self._stay(row) if row.decays else 1
+            shares = [row.velocity_share * (stay - age) / stay for age in range(stay)]
+            found[self.spec.mask(row.sheds)] = (
+                row.name,
+                tuple(Envelope(share, row.acceleration_share) for share in shares),
+            )
+        return tuple(found)
+
+    def numbers(self) -> Ints:
+        """In the order of ``engine.KNOWN`` and what follows it."""
+        spec, causes = self.spec, self.spec.causes
+        cost, window, flapping = 0, 0, 0
+        if spec.flapping is not None:
+            # A bucket that holds one window and drains in one: 2 × window / cost recoveries fit in any window.
+            window = self.ticks(spec.flapping.id, "window", spec.flapping.window_s, spec.flapping.window_ticks)
+            cost, flapping = math.ceil(Fraction(2 * window, spec.flapping.recoveries)), self.bit[spec.flapping.id]
+        return _ints(
+            [
+                ALL_CAUSES,
+                CAUSE_BIT[Cause.ESTOP],
+                cause_mask(row.cause for row in causes if row.delayed),
+                cause_mask(row.cause for row in causes if row.debounced),
+                spec.bridge.fill,
+                spec.bridge.drain,
+                cause_mask(row.cause for row in causes if row.lockout),
+                spec.lockout.beyond,
+                self.bit[spec.lockout.id],
+                cause_mask(row.cause for row in causes if row.about == "policy"),
+                spec.takeover.floor,
+                self.bit[spec.takeover.id],
+                cost,
+                window,
+                flapping,
+            ]
+        )
 
 
 def compile_table(spec: TableSpec, period: float) -> ModeTable:
     """``spec`` as integers for a tick of ``period`` s: limits rounded down to ticks, dwells up."""
-    if not (math.isfinite(period) and period >= 1e-6):
-        raise ModeTableError(f"period must be at least 1e-6 s, got {period!r}")
-    period_ns = round(period * NS_PER_S)
-    causes = sorted(spec.causes, key=lambda row: CAUSE_BIT[row.cause])
-    transitions = [row.id for row in spec.escalations] + [row.id for row in spec.recoveries]
-    bit = {row: 1 << (len(causes) + i) for i, row in enumerate(transitions)}
-    lockout_row = 1 << (len(causes) + len(transitions))
-    at_least = (*(_mask(causes, min(m, Mode.ESTOP)) for m in Mode if m is not Mode.BOOT), 0)
-    bridged = [row for row in causes if row.bridged]
+    made = _Compiler(spec, period)
     return ModeTable(
         strategy=spec.strategy,
-        period_ns=period_ns,
+        period_ns=made.period_ns,
         digest=table_digest(spec),
-        rows=(*(row.id for row in causes), *transitions, spec.lockout.id),
+        rows=made.rows,
         authority=_authorities(spec),
         envelope=_envelopes(spec),
-        floors=_floors(causes),
-        at_least=at_least,
-        bridged=cause_mask(row.cause for row in bridged),
-        buckets=tuple(_bucket(spec, row, period_ns) for row in bridged),
-        fill=spec.bridge.fill,
-        drain=spec.bridge.drain,
-        escalations=_escalations(spec, bit, period_ns),
-        recoveries=_recoveries(spec, bit, period_ns, at_least),
-        lockout=cause_mask(row.cause for row in causes if row.lockout),
-        lockout_beyond=spec.lockout.beyond,
-        lockout_row=lockout_row,
-        empty=(0,) * len(bridged),
+        degraded=made.degraded(),
+        floors=made.floors(),
+        buckets=made.buckets(),
+        escalations=made.escalations(),
+        recoveries=made.recoveries(),
+        capabilities=made.capabilities(),
+        configurations=made.configurations(),
+        numbers=made.numbers(),
     )
 
 
-def _mask(causes: Iterable[CauseSpec], least: Mode) -> int:
-    return cause_mask(row.cause for row in causes if row.floor >= least)
+def _ints(values: list[int]) -> Ints:
+    made = np.array(values, dtype=np.int64)
+    made.setflags(write=False)
+    return made
 
 
-def _floors(causes: list[CauseSpec]) -> tuple[tuple[Mode, int], ...]:
-    worst_first = sorted({row.floor for row in causes} - {Mode.NOMINAL}, reverse=True)
-    return tuple((m, cause_mask(row.cause for row in causes if row.floor is m)) for m in worst_first)
+def _table(rows: list[list[int]], columns: int) -> Ints:
+    made = np.array(rows, dtype=np.int64).reshape(-1, columns)
+    made.setflags(write=False)
+    return made
+
+
+def _guards(guards: Iterable[Guard]) -> int:
+    mask = 0
+    for guard in guards:
+        mask |= GUARD_BIT[guard]
+    return mask
 
 
 def _authorities(spec: TableSpec) -> tuple[Authority, ...]:
@@ -162,50 +336,3 @@ def _authorities(spec: TableSpec) -> tuple[Authority, ...]:
 def _envelopes(spec: TableSpec) -> tuple[Envelope, ...]:
     rows = {row.mode: Envelope(row.velocity_share, row.acceleration_share) for row in spec.modes}
     return tuple(rows.get(mode, FULL_ENVELOPE) for mode in Mode)
-
-
-def _exact_ticks(seconds: float, period_ns: int) -> Fraction:
-    """Ticks in ``seconds``, from the decimal that the file wrote, so that 0.3 s is three times 0.1 s."""
-    return Fraction(repr(seconds)) * NS_PER_S / period_ns
-
-
-def _bucket(spec: TableSpec, row: CauseSpec, period_ns: int) -> tuple[int, int, int]:
-    ticks = row.bridge_ticks or math.floor(_exact_ticks(row.bridge_s or 0.0, period_ns))
-    if ticks < 1:
-        raise ModeTableError(
-            f"{spec.strategy}.toml row {row.id}: bridge_s = {row.bridge_s} is shorter than one tick of"
-            f" {period_ns} ns; remove the bridge or lengthen it"
-        )
-    full = spec.bridge.fill * ticks
-    return CAUSE_BIT[row.cause], full, math.floor(full * Fraction(repr(spec.bridge.rearm_share)))
-
-
-def _escalations(spec: TableSpec, bit: dict[str, int], period_ns: int) -> tuple[Escalation | None, ...]:
-    rows = {row.source: _escalation(spec, row, bit[row.id], period_ns) for row in spec.escalations}
-    return tuple(rows.get(mode) for mode in Mode)
-
-
-def _escalation(spec: TableSpec, row: EscalationSpec, bit: int, period_ns: int) -> Escalation:
-    ticks = row.moving_ticks or math.floor(_exact_ticks(row.moving_s or 0.0, period_ns))
-    if ticks < 1:
-        raise ModeTableError(
-            f"{spec.strategy}.toml row {row.id}: moving_s = {row.moving_s} is shorter than one tick of"
-            f" {period_ns} ns; lengthen it"
-        )
-    return Escalation(row.target, ticks, bit)
-
-
-def _recoveries(
-    spec: TableSpec, bit: dict[str, int], period_ns: int, at_least: tuple[int, ...]
-) -> tuple[Recovery | None, ...]:
-    rows = {row.source: _recovery(row, bit[row.id], period_ns, at_least) for row in spec.recoveries}
-    return tuple(rows.get(mode) for mode in Mode)
-
-
-def _recovery(row: RecoverySpec, bit: int, period_ns: int, at_least: tuple[int, ...]) -> Recovery:
-    """From HOLD up, "clear" means that nothing asks for HOLD; below, nothing for the mode itself."""
-    dwell = row.dwell_ticks or math.ceil(_exact_ticks(row.dwell_s or 0.0, period_ns))
-    guards = 0
-    for guard in row.guards:
-        guards |= GUARD_BIT[guard]
-    return Recovery(row.target, guards, dwell, at_least[min(row.source, Mode.HOLD)], bit)
