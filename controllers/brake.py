@@ -16,8 +16,8 @@ import numpy as np
 import pinocchio as pin
 from numpy.typing import NDArray
 
-from safeguard.core.compiled import COUNT, FLAGS, INTS, OUT_INTS, OUT_MATRIX, VECTOR, kernel, part
 from safeguard.controllers.newton_euler import LANES
+from safeguard.core.compiled import COUNT, FLAGS, INTS, OUT_INTS, OUT_MATRIX, VECTOR, kernel, part
 from safeguard.core.config import BrakeConfig
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import NS_PER_S, Vector, frozen_array

@@ -12,6 +12,10 @@ from math import inf, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from safeguard.controllers.gjk import gap
+from safeguard.controllers.placing import change, move, on_stop, place
+from safeguard.controllers.shapes import CAPSULES, SHAPES, Capsules
+from safeguard.controllers.touch import touch
 from safeguard.core.compiled import (
     BLOCKS,
     COUNT,
@@ -30,10 +34,6 @@ from safeguard.core.compiled import (
     leaf,
     types,
 )
-from safeguard.controllers.gjk import gap
-from safeguard.controllers.placing import change, move, on_stop, place
-from safeguard.controllers.shapes import CAPSULES, SHAPES, Capsules
-from safeguard.controllers.touch import touch
 from safeguard.core.types import Vector
 
 Flags = NDArray[np.bool_]

@@ -13,8 +13,8 @@ import daqp
 import numpy as np
 from numpy.typing import NDArray
 
-from safeguard.core.compiled import VECTOR, kernel, types
 from safeguard.controllers.solver import Answer, Buffers
+from safeguard.core.compiled import VECTOR, kernel, types
 from safeguard.core.config import SolverConfig
 from safeguard.core.enums import SolverStatus
 from safeguard.core.types import Vector

@@ -10,8 +10,18 @@ from math import cos, inf, sin, sqrt
 
 import numpy as np
 
-from safeguard.controllers.capsules import Integers
-from safeguard.core.compiled import COUNT, INT_ROWS, INTS, MATRIX, NUMBER, OUT_MATRIX, VECTOR, kernel, part
+from safeguard.core.compiled import (
+    COUNT,
+    INT_ROWS,
+    INTS,
+    MATRIX,
+    NUMBER,
+    OUT_MATRIX,
+    VECTOR,
+    Integers,
+    kernel,
+    part,
+)
 from safeguard.core.types import Vector
 
 Body = tuple[Integers, Vector, Vector, Integers, Vector, Vector]  # parents, places, axes, owners, points, caps

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from math import inf, sqrt
 
-from safeguard.core.compiled import Integers, leaf
 from safeguard.controllers.shapes import CORNERS
+from safeguard.core.compiled import Integers, leaf
 from safeguard.core.types import Vector
 
 _STEPS = 24

@@ -15,15 +15,25 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from safeguard.controllers.capsules import Integers
 from safeguard.controllers.clearance import ClearanceRows, Distances
-from safeguard.core.compiled import INTS, MATRIX, NUMBER, OUT, OUT_INTS, OUT_MATRIX, VECTOR, kernel, types
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.controllers.motor import TorqueBounds
 from safeguard.controllers.qp import Pattern
 from safeguard.controllers.rescue import make_solver
 from safeguard.controllers.solver import BIG
 from safeguard.controllers.speed import joined
+from safeguard.core.compiled import (
+    INTS,
+    MATRIX,
+    NUMBER,
+    OUT,
+    OUT_INTS,
+    OUT_MATRIX,
+    VECTOR,
+    Integers,
+    kernel,
+    types,
+)
 from safeguard.core.config import FilterConfig
 from safeguard.core.enums import SolverStatus
 from safeguard.core.robot import RobotModel
@@ -45,7 +55,7 @@ class Problem:
         q, v: measured state, shape (n,), rad and rad/s.
         nominal: proposed acceleration, shape (n,), rad/s².
         torque: the proposed torque itself, shape (n,), N·m, if that was the input.
-        smooth: (smallest, largest) torque that keeps the torque rate comfortable, each of shape (n,), N·m, if asked for.
+        smooth: (smallest, largest) torque that keeps the torque rate comfortable, each of shape (n,), N·m, or None.
         brake: the braking point, shape (n,), rad/s².
         lower, upper: viable accelerations, shape (n,), rad/s².
         rows: clearance rows.
@@ -199,7 +209,9 @@ class Program:
         names = [self._names[side][r] for r, side in enumerate(sides[:joints]) if side]
         if self._smoothed is not None:
             low, high = self._smoothed
-            rates = {f"torque:{joint}" for j, joint in enumerate(self._joints) if (low, high)[sides[self._n + j] > 0][j]}
+            rates = {
+                f"torque:{joint}" for j, joint in enumerate(self._joints) if (low, high)[sides[self._n + j] > 0][j]
+            }
             names = [f"torque_rate:{name.removeprefix('torque:')}" if name in rates else name for name in names]
         slots: list[int] = rows.slots.tolist()
         pairs: list[int] = rows.pairs.tolist()

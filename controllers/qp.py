@@ -19,8 +19,8 @@ import osqp
 from numpy.typing import NDArray
 from scipy import sparse
 
-from safeguard.core.compiled import INTS, MATRIX, OUT, kernel, types
 from safeguard.controllers.solver import BIG, Answer, Buffers
+from safeguard.core.compiled import INTS, MATRIX, OUT, kernel, types
 from safeguard.core.config import SolverConfig
 from safeguard.core.enums import SolverStatus
 from safeguard.core.types import Vector

@@ -20,8 +20,8 @@ from math import inf
 
 import numpy as np
 
-from safeguard.core.compiled import COUNT, MATRIX, NUMBER, OUT, VECTOR, kernel, part
 from safeguard.controllers.solver import Answer, Buffers, Solver
+from safeguard.core.compiled import COUNT, MATRIX, NUMBER, OUT, VECTOR, kernel, part
 from safeguard.core.enums import SolverStatus
 from safeguard.core.types import Vector
 

@@ -15,6 +15,10 @@ from math import inf, nan, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from safeguard.controllers.gjk import gap
+from safeguard.controllers.placing import change, move, on_stop, place
+from safeguard.controllers.shapes import BOUND, CAPSULES, SHAPES, Capsules
+from safeguard.controllers.touch import touch
 from safeguard.core.compiled import (
     COUNT,
     INTS,
@@ -29,10 +33,6 @@ from safeguard.core.compiled import (
     leaf,
     part,
 )
-from safeguard.controllers.gjk import gap
-from safeguard.controllers.placing import change, move, on_stop, place
-from safeguard.controllers.shapes import BOUND, CAPSULES, SHAPES, Capsules
-from safeguard.controllers.touch import touch
 from safeguard.core.types import Vector
 
 Flags = NDArray[np.bool_]

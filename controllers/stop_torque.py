@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeguard.controllers.brake import StopPlan, corners_apart
-from safeguard.core.compiled import COUNT, INTS, MATRIX, OUT_FLAGS, VECTOR, kernel
 from safeguard.controllers.newton_euler import InverseDynamics
+from safeguard.core.compiled import COUNT, INTS, MATRIX, OUT_FLAGS, VECTOR, kernel
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Vector
 

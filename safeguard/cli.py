@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from safeguard import cli_robot as declared
+from safeguard.cli_modes import modes
 from safeguard.core.errors import CalibrationError, ConfigError, SafeguardError
 
 OK, USAGE, FAILED = 0, 2, 3
@@ -33,6 +34,7 @@ guests = typer.Typer(help="Policies that come with safeguard.", no_args_is_help=
 app.add_typer(robots, name="robot")
 app.add_typer(audits, name="audit")
 app.add_typer(guests, name="policies")
+app.add_typer(modes, name="modes")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Run = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]

@@ -12,10 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from safeguard.core.types import Observation, Proposal, RobotState, Sensor, frozen_array, sealed
+from safeguard.core.enums import Cause
+from safeguard.core.types import Observation, Parts, Proposal, RobotState, Sensor, frozen_array, sealed
 
 _WORD = 1 << 63
 _LONGEST = 200  # characters of a text that is kept
+_MOST_PARTS = 32
 _MOST_NUMBERS = 100_000  # in one observation or proposal; what is larger does not fit into a record
 _EMPTY = frozen_array(np.zeros(0))
 
@@ -40,7 +42,8 @@ def as_proposal(value: object, now: int) -> Proposal | None:
         parts = (value.actions, value.features, value.samples)
         arrays = all(part is None or _is_array(part) for part in parts) and _is_array(value.actions)
         named = _is_a(str, value.source) and _is_text(value.source)
-        if stamps and arrays and named and sum(part.size for part in parts if part is not None) <= _MOST_NUMBERS:
+        sane = stamps and arrays and named and _are_parts(value.parts)
+        if sane and sum(part.size for part in parts if part is not None) <= _MOST_NUMBERS:
             # The guest may hold views of its arrays: what was checked must not change.
             features, samples = (None if part is None else sealed(part.copy()) for part in parts[1:])
             return replace(value, actions=sealed(value.actions.copy()), features=features, samples=samples)
@@ -99,6 +102,20 @@ def _is_text(value: object) -> bool:
 def _is_array(value: object) -> bool:
     dtype: object = getattr(value, "dtype", None)
     return isinstance(value, np.ndarray) and dtype == np.float64
+
+
+def _are_parts(parts: object) -> bool:
+    """None, or what a strategy may say of its parts."""
+    if parts is None:
+        return True
+    if not isinstance(parts, Parts):
+        return False
+    lists = (parts.failed, parts.agreeing, parts.substitutes)
+    return (
+        all(_is_a(tuple, some) and len(some) <= _MOST_PARTS for some in lists)
+        and all(_is_a(Cause, cause) for cause in parts.failed)
+        and all(_is_a(str, name) and _is_text(name) for name in (*parts.agreeing, *parts.substitutes))
+    )
 
 
 def _are_sensors(parts: Mapping[str, object]) -> bool:

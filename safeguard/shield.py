@@ -20,7 +20,7 @@ from safeguard.audit.identity import run_open_body
 from safeguard.audit.journal import Journal, open_run
 from safeguard.controllers import ArmPlatform, controller_for
 from safeguard.core.config import ShieldConfig
-from safeguard.core.enums import Authority, Cause, Enforcement, FilterStatus, Level, Mode, RecordKind
+from safeguard.core.enums import Authority, Cause, Enforcement, FilterStatus, Mode, RecordKind
 from safeguard.core.errors import ConfigError
 from safeguard.core.protocols import Platform, Policy, PolicyPort
 from safeguard.core.robot import RobotModel
@@ -32,12 +32,14 @@ from safeguard.core.types import (
     FilterResult,
     Nominal,
     Observation,
+    Parts,
     Proposal,
     RobotState,
     Timings,
     Verdict,
 )
 from safeguard.incoming import as_observation, as_proposal
+from safeguard.lockout import LockoutFile, saved
 from safeguard.modes import ModeInputs, ModeOutputs, ModeState, load_table, step
 from safeguard.monitors import (
     CalibratedMonitor,
@@ -47,12 +49,14 @@ from safeguard.monitors import (
     ShieldEffort,
     TickOverrun,
 )
+from safeguard.own_causes import failure, own_failures, parts_failures
 from safeguard.policies import InlinePort, as_policy
 from safeguard.selftest import self_test
 
 _STATE_CAUSES = frozenset({Cause.STATE_INVALID, Cause.STATE_STALE, Cause.STATE_ORDER, Cause.STATE_JUMP})
 _PERSON = frozenset({Cause.ESTOP, Cause.OPERATOR_STOP})
-_NAN = float("nan")
+_CHUNK = "fresh_chunks"  # the capability whose substitute is the rest of the chunk that is being followed
+_NO_PARTS = Parts()
 
 
 class Shield:
@@ -70,6 +74,8 @@ class Shield:
         monitor_only: short for ``enforcement=Enforcement.MONITOR_ONLY``: everything is decided and recorded, and
             the proposal goes out as it is.
         calibrations: artefacts of calibrated monitors; each is bound to its monitor by name.
+        lockout: file in which the count of emergency stops survives a restart (``LockoutFile``); without one it is
+            the process's.
         mode, estops, commands: of the shield that this one takes over from: a stop stays until it is acknowledged,
             too many emergency stops are a LOCKOUT, and the sequence numbers of commands go on.
 
@@ -77,6 +83,9 @@ class Shield:
         SpecError: the policy's actions do not fit the body.
         JournalError: the run folder cannot be created.
         ConfigError: a calibration belongs to no monitor, or ``monitor_only`` contradicts ``enforcement``.
+
+    Attributes:
+        mode_inputs: what the mode machine was given in the last tick.
 
     If the self-test fails (``self_test`` says why) the body stays in BOOT and nothing moves.
     """
@@ -109,6 +118,7 @@ class Shield:
         monitor_only: bool = False,
         calibrations: Sequence[Calibration] = (),
         mode: Mode = Mode.BOOT,
+        lockout: str | Path | None = None,
         estops: int = 0,
         commands: int = 0,
     ) -> None:
@@ -129,13 +139,24 @@ class Shield:
         self._calibrations = tuple(calibrations)
         self._clock = clock or time.monotonic_ns
         self._expiry = self.config.command_periods * round(period * NS_PER_S)
-        self._modes = ModeState.initial(self.table, mode, estops)
+        self._lockout = None if lockout is None else LockoutFile(lockout)
+        self._unsaved = ""
+        if self._lockout is not None:
+            estops = max(estops, self._lockout.estops)
+        if estops > self.table.most_estops:
+            mode = Mode.LOCKOUT
+        self._modes, self.mode_inputs = ModeState.initial(self.table, mode, estops), ModeInputs()
         self.episode, self._sequence = -1, commands
         self._stop_reason = ""
         self.self_test = self_test(self.platform)
         self._owns_journal = isinstance(audit, str | Path)
         self.journal = open_run(audit, self.run_open()) if isinstance(audit, str | Path) else audit
         self._forget()
+
+    @property
+    def mode(self) -> Mode:
+        """The mode after the last tick."""
+        return self._modes.mode
 
     # -- the tick -------------------------------------------------------------------------------------
 
@@ -165,6 +186,7 @@ class Shield:
         verdicts = (
             *seen,
             *received,
+            *parts_failures(self._current),
             *self._watch(Evidence(observation, now, arrived, self._current, self._previous)),
         )
         causes = tuple(dict.fromkeys(v.cause for v in verdicts if v.cause is not None))
@@ -187,6 +209,7 @@ class Shield:
             tick=self._tick,
             episode=self.episode,
             enforcement=self.enforcement,
+            configuration=outputs.configuration,
         )
         if not self._recorded(now, observation, arrived, decision):
             decision = self._unrecorded(decision, state, now)
@@ -202,7 +225,7 @@ class Shield:
         seen, state = self._intake.observe(observation, now), observation.state
         trusted = _STATE_CAUSES.isdisjoint([verdict.cause for verdict in seen])
         if trusted and (odd := self.platform.plausible(state)) is not None:
-            seen, trusted = (*seen, _verdict("platform", Cause.STATE_INVALID, odd)), False
+            seen, trusted = (*seen, failure("platform", Cause.STATE_INVALID, odd)), False
         if not trusted and self.enforcement is Enforcement.OFF:
             trusted = self._shaped(state)
         if not trusted:
@@ -212,7 +235,7 @@ class Shield:
             if (unverified := self.platform.reset(state)) and self.enforcement is not Enforcement.OFF:
                 seen = (
                     *seen,
-                    _verdict("backup", Cause.BACKUP_REFUSED, f"no verified stop to start from: {unverified}"),
+                    failure("backup", Cause.BACKUP_REFUSED, f"no verified stop to start from: {unverified}"),
                 )
         return seen, state
 
@@ -270,14 +293,24 @@ class Shield:
         return (
             self._deadline.check(evidence.current, evidence.now),
             self._overrun.check(previous),
-            *_own_failures(evidence.previous, self.journal, self._stop_reason),
+            *own_failures(evidence.previous, self.journal, self._stop_reason, self._unsaved),
             *(monitor.verdict(evidence) for monitor in self._monitors),
         )
 
     def _advance(self, causes: tuple[Cause, ...], state: RobotState | None, now: int) -> ModeOutputs:
-        still = state is not None and self.platform.standstill(state)
-        inputs = ModeInputs.of(causes, ack=self._acknowledged(now), standstill=still, ready=not self.self_test)
+        parts = self._current.parts if self._current is not None and self._current.parts is not None else _NO_PARTS
+        inputs = ModeInputs.of(
+            causes,
+            ack=self._acknowledged(now),
+            standstill=state is not None and self.platform.standstill(state),
+            ready=not self.self_test,
+            shadow=self.table.mask(parts.agreeing) if parts.agreeing else 0,
+            available=self._substitutes(parts, now) if self.table.names else 0,
+        )
+        self.mode_inputs, before = inputs, self._modes.estops
         self._modes, outputs = step(self.table, self._modes, inputs)
+        if self._lockout is not None and self._modes.estops != before:
+            self._unsaved = saved(self._lockout, self._modes.estops)
         if outputs.authority is Authority.POLICY:
             self._started = True
         if outputs.authority is Authority.POLICY or outputs.mode > Mode.HOLD:
@@ -286,6 +319,13 @@ class Shield:
             self._halted = True
         self._stop_reason = ""
         return outputs
+
+    def _substitutes(self, parts: Parts, now: int) -> int:
+        """Capabilities whose substitute is there: the rest of a chunk is the shield's to know, others are reported."""
+        mask, current = self.table.mask(parts.substitutes), self._current
+        if current is not None and now < current.t_obs + round(self.spec.chunk * NS_PER_S / self.spec.rate_hz):
+            return mask | self.table.mask((_CHUNK,))
+        return mask & ~self.table.mask((_CHUNK,))
 
     def _move(
         self,
@@ -499,29 +539,6 @@ def _bind(monitors: list[ShieldEffort], calibrations: Sequence[Calibration]) -> 
         known = ", ".join(monitor.name for monitor in monitors)
         raise ConfigError(f"calibration for unknown monitors {sorted(unknown)}; known: {known}")
     return tuple(CalibratedMonitor(monitor, by_name.get(monitor.name)) for monitor in monitors)
-
-
-def _own_failures(previous: Decision | None, journal: Journal | None, stop_reason: str) -> list[Verdict]:
-    """Causes that the shield itself brings about: what the filter, the journal and the operator did."""
-    found: list[Verdict] = []
-    if previous is not None:
-        result = previous.filter
-        if result.status is FilterStatus.REFUSED and previous.authority is not Authority.NONE:
-            found.append(_verdict("backup", Cause.BACKUP_REFUSED, result.refusal))
-        elif result.status is FilterStatus.BACKUP and previous.authority is Authority.POLICY:
-            found.append(_verdict("filter", Cause.FILTER_FAILED, result.refusal or "no nominal"))
-        if result.slack:
-            name, amount = max(result.slack, key=lambda row: row[1])
-            found.append(_verdict("filter", Cause.FILTER_SLACK, f"{name} relaxed by {amount:.2g}", Level.WARN))
-    if journal is not None and journal.failed:
-        found.append(_verdict("journal", Cause.AUDIT_FAILED, journal.failed))
-    if stop_reason:
-        found.append(_verdict("operator", Cause.OPERATOR_STOP, stop_reason))
-    return found
-
-
-def _verdict(monitor: str, cause: Cause, detail: str, level: Level = Level.STOP) -> Verdict:
-    return Verdict(monitor, level, _NAN, _NAN, None, cause, detail)
 
 
 def _timings(watch: list[int], recording: int) -> Timings:

@@ -83,6 +83,14 @@ class ObservationBody(Body):
     drive_status: str | None
 
 
+class PartsBody(Body):
+    """``Parts``."""
+
+    failed: list[Cause]
+    agreeing: list[str]
+    substitutes: list[str]
+
+
 class ProposalBody(Body):
     """``Proposal``."""
 
@@ -93,6 +101,7 @@ class ProposalBody(Body):
     seq: int
     features: Array | None
     samples: Array | None
+    parts: PartsBody | None = None
 
 
 class TorqueBody(Body):
@@ -213,6 +222,7 @@ class OutcomeBody(Body):
     causes: list[Cause]
     reasons: list[str]
     mode: Mode
+    configuration: str = Field(default="", description="which degraded configuration, in DEGRADED")
     authority: Authority
     filter: FilterBody
     source: str = Field(description="who made the command; under monitor_only not who made the filter result")

@@ -11,6 +11,7 @@ from safeguard.audit.bodies import (
     MarginsBody,
     Number,
     ObservationBody,
+    PartsBody,
     PDBody,
     PositionBody,
     ProposalBody,
@@ -31,6 +32,7 @@ from safeguard.core.types import (
     FilterResult,
     Margins,
     Observation,
+    Parts,
     PDCommand,
     PositionCommand,
     Proposal,
@@ -82,7 +84,12 @@ def decode_proposal(body: ProposalBody) -> Proposal:
         seq=body.seq,
         features=_optional(body.features),
         samples=_optional(body.samples),
+        parts=None if body.parts is None else _decode_parts(body.parts),
     )
+
+
+def _decode_parts(body: PartsBody) -> Parts:
+    return Parts(tuple(body.failed), tuple(body.agreeing), tuple(body.substitutes))
 
 
 def decode_spec(body: Spec) -> ActionSpec:
@@ -181,4 +188,5 @@ def decode_decision(record: DecisionRecord) -> Decision:
         tick=record.tick,
         episode=record.episode,
         enforcement=body.enforcement,
+        configuration=body.configuration,
     )

@@ -25,6 +25,7 @@ from safeguard.core.types import (
     FilterResult,
     Margins,
     Observation,
+    Parts,
     PDCommand,
     PositionCommand,
     Proposal,
@@ -92,6 +93,16 @@ def encode_proposal(proposal: Proposal) -> JsonObject:
         "seq": proposal.seq,
         "features": _optional(proposal.features),
         "samples": _optional(proposal.samples),
+        "parts": None if proposal.parts is None else encode_parts(proposal.parts),
+    }
+
+
+def encode_parts(parts: Parts) -> JsonObject:
+    """What a strategy said of its parts."""
+    return {
+        "failed": [cause.value for cause in parts.failed],
+        "agreeing": list(parts.agreeing),
+        "substitutes": list(parts.substitutes),
     }
 
 
@@ -191,6 +202,7 @@ def encode_decision(decision: Decision) -> JsonObject:
         "causes": [cause.value for cause in decision.causes],
         "reasons": decision.reasons,
         "mode": decision.mode.value,
+        "configuration": decision.configuration,
         "authority": decision.authority.value,
         "filter": _encode_filter(decision.filter),
         "source": decision.source,

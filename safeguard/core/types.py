@@ -139,6 +139,21 @@ class ActionSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """What a strategy of several parts says of them with a proposal; it holds until the next one.
+
+    Attributes:
+        failed: causes about its own parts, such as ``PLANNER_FAILED``; they can only make the mode worse.
+        agreeing: capabilities of the mode table whose output agrees with their substitute's in shadow.
+        substitutes: capabilities whose substitute is there.
+    """
+
+    failed: tuple[Cause, ...] = ()
+    agreeing: tuple[str, ...] = ()
+    substitutes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """One inference of a policy with its provenance: a chunk of future actions.
 
@@ -151,6 +166,7 @@ class Proposal:
         seq: increases by one with every inference of an episode.
         features: embedding for novelty monitors, or None.
         samples: further sampled chunks, shape (n_samples, chunk, joints), or None.
+        parts: of a strategy that has several, or None.
     """
 
     actions: Vector
@@ -160,6 +176,7 @@ class Proposal:
     seq: int
     features: Vector | None = None
     samples: Vector | None = None
+    parts: Parts | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "actions", frozen_array(self.actions))
@@ -411,6 +428,7 @@ class Decision:
         timings: measured durations.
         tick, episode: counters from 0.
         enforcement: whether the shield enforced.
+        configuration: which degraded configuration of the strategy, "" in every other mode.
     """
 
     command: Command
@@ -425,6 +443,7 @@ class Decision:
     tick: int
     episode: int
     enforcement: Enforcement = Enforcement.FULL
+    configuration: str = ""
 
     @property
     def margins(self) -> Margins:

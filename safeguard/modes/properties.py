@@ -132,7 +132,7 @@ def _stays(names: list[str], limits: Bounds) -> Iterator[list[int]]:
 
 
 def _justifies(spec: TableSpec, table: ModeTable, limits: Bounds) -> Ints:
-    """By mode, the mask of rows that may bring it about: causes by what is owed to them, the others by what they say."""
+    """By mode, the rows that may bring it about: causes by what is owed to them, the others by what they say."""
     masks, bit = [0] * len(Mode), {row: 1 << i for i, row in enumerate(table.rows)}
     for row in spec.causes:
         masks[limits.floors[row.cause]] |= bit[row.id]
@@ -339,5 +339,6 @@ def judge(
 
 
 def broken(verdict: int) -> tuple[str, ...]:
-    """The properties of a verdict, in words."""
-    return tuple(name for bit, name in enumerate(NAMES) if verdict >> bit & 1)
+    """The properties of a verdict, in words; P1 and P8, which the others imply as a rule, come last."""
+    found = [1 << bit for bit in range(len(NAMES)) if verdict >> bit & 1]
+    return tuple(NAMES[bit.bit_length() - 1] for bit in sorted(found, key=lambda bit: (bit & (P1 | P8), bit)))

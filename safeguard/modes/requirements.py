@@ -216,7 +216,10 @@ SMALL: Final = 2
 """What every bound but stays and windows becomes in the abstraction: the least that tells "at once" from "later"."""
 
 _SMALL_FILL: Final = 2
-_SMALL_WINDOW: Final = 4
+_SMALL_WINDOW: Final = 10
+"""Where one thing can be shed: a shorter one cannot show a recovery too many."""
+_LEAST_WINDOW: Final = 4
+"""Where two can: with 10 the walk takes five minutes, and finds nothing either."""
 
 
 def _small_stay(shed: frozenset[str], most: int) -> int:
@@ -236,7 +239,7 @@ def small(real: Bounds) -> Bounds:
         stay={shed: _small_stay(shed, most) for shed in real.stay},
         dwell=dict.fromkeys(real.dwell, SMALL),
         recoveries=2 * most,
-        window=_SMALL_WINDOW,
+        window=_SMALL_WINDOW if most == 1 else _LEAST_WINDOW,
         estops=1,
         fill=_SMALL_FILL,
     )

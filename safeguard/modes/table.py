@@ -55,6 +55,7 @@ class ModeTable:
         period_ns: the tick that times were converted with.
         digest: SHA-256 of the table's content and of the compiler and engine.
         rows: row id of every bit.
+        names: of the capabilities, in the order of their bits.
         authority, envelope: by mode.
         degraded: by mask of what is shed: name of the configuration and its envelopes by age, from 1 tick on.
         floors: by mode, the causes that ask for exactly it.
@@ -70,6 +71,7 @@ class ModeTable:
     period_ns: int
     digest: str
     rows: tuple[str, ...]
+    names: tuple[str, ...]
     authority: tuple[Authority, ...]
     envelope: tuple[Envelope, ...]
     degraded: tuple[tuple[str, tuple[Envelope, ...]], ...]
@@ -95,6 +97,11 @@ class ModeTable:
         return HEAD + len(self.buckets)
 
     @property
+    def most_estops(self) -> int:
+        """E-stops that are survived; one more is LOCKOUT."""
+        return int(self.numbers[7])
+
+    @property
     def size(self) -> int:
         """Length of a state."""
         return self.ages + 2 * len(self.capabilities)
@@ -107,6 +114,10 @@ class ModeTable:
 
     def __hash__(self) -> int:
         return hash((self.digest, self.period_ns))
+
+    def mask(self, names: Iterable[str]) -> int:
+        """One bit for each capability that is named; names of none are ignored."""
+        return sum(1 << self.names.index(name) for name in set(names) if name in self.names)
 
     def ids(self, mask: int) -> tuple[str, ...]:
         """The row ids of ``mask``, causes first."""
@@ -296,6 +307,7 @@ def compile_table(spec: TableSpec, period: float) -> ModeTable:
         period_ns=made.period_ns,
         digest=table_digest(spec),
         rows=made.rows,
+        names=tuple(row.name for row in spec.capabilities),
         authority=_authorities(spec),
         envelope=_envelopes(spec),
         degraded=made.degraded(),

@@ -332,7 +332,7 @@ def explore(
     configurations: Ints, numbers: Ints, watched: Ints, fit: Ints, stays: Ints, limits: Ints, justifies: Ints,
     found: Ints, told: Ints,
 ) -> None:  # fmt: skip
-    """Fill ``nodes`` and ``told``: states, edges, rows that fired, modes, graph; ``found`` is the first that is wrong."""
+    """Fill ``nodes`` and ``told`` (states, edges, rows that fired, modes, graph); ``found`` is what is wrong first."""
     s, after, other = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
     report, spare = np.zeros(5, dtype=np.int64), np.zeros(5, dtype=np.int64)
     o, then = np.zeros(nodes.shape[1] - size, dtype=np.int64), np.zeros(nodes.shape[1] - size, dtype=np.int64)
