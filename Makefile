@@ -25,6 +25,7 @@ check: setup  ## lint, format, layers, types, generated pages: everything but th
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python scripts/gen_reference.py --check
+	$(BIN)/safeguard modes render --check
 
 format: setup  ## format the code and fix what lint can fix
 	$(BIN)/ruff check --fix .
@@ -32,6 +33,7 @@ format: setup  ## format the code and fix what lint can fix
 
 reference: setup  ## write docs/reference from the code
 	$(BIN)/python scripts/gen_reference.py
+	$(BIN)/safeguard modes render
 
 lock:  ## resolve the newest versions anew and write constraints.txt
 	@scripts/lock
