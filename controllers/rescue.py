@@ -44,7 +44,7 @@ class RescuedSolver:
 def make_solver(
     name: SolverName, n: int, rows: int, config: SolverConfig, pattern: Pattern | None = None
 ) -> Solver:  # fmt: skip
-    """The solver called ``name``, asked for what does not settle itself; "osqp" has DAQP behind it.
+    """The solver called ``name``, asked for what does not settle by itself; "osqp" has DAQP behind it.
 
     OSQP is faster with ``pattern``.
 
@@ -54,8 +54,5 @@ def make_solver(
         config: tolerance, iterations, rho.
         pattern: where the dense rows may differ from zero, shape (rows, n); everywhere if not given.
     """
-    match name:
-        case "osqp":
-            return SettledSolver(n, rows, RescuedSolver(n, rows, config, pattern))
-        case "daqp":
-            return SettledSolver(n, rows, DaqpSolver(n, rows, config))
+    behind = RescuedSolver(n, rows, config, pattern) if name == "osqp" else DaqpSolver(n, rows, config)
+    return SettledSolver(n, rows, behind) if config.settle else behind

@@ -228,6 +228,17 @@ def velocities(stage: Stage) -> Iterator[Attempt]:
             yield Attempt(NominalKind.VELOCITY, v)
 
 
+def tool_motion(stage: Stage) -> Iterator[Attempt]:
+    """Twists of up to 10 m/s and rad/s and poses up to 2 m away, upright or on the head, held for 1 to 300 ticks."""
+    while True:
+        turns = stage.rng.random() < 0.5
+        twist = 10.0 ** stage.rng.uniform(-1.0, 1.0) * stage.rng.uniform(-1.0, 1.0, 6)
+        turn = stage.rng.normal(size=4)
+        pose = np.concatenate((stage.rng.uniform(-2.0, 2.0, 3), turn / np.linalg.norm(turn)))
+        for _ in range(stage.rng.integers(1, 301)):
+            yield Attempt(NominalKind.TWIST, twist) if turns else Attempt(NominalKind.POSE, pose)
+
+
 def mixed(stage: Stage) -> Iterator[Attempt]:
     """Another kind of input from another adversary after every 1 to 15 ticks."""
     streams = [make(stage) for make in (bang_bang, jumps, accelerations, velocities, to_limits, into_itself)]
@@ -264,7 +275,7 @@ ADVERSARIES: Mapping[str, Adversary] = {
     make.__name__: make
     for make in (
         random_torque, bang_bang, to_limits, lean, into_itself, jumps,
-        out_of_range, accelerations, velocities, mixed, envelopes, garbage,
+        out_of_range, accelerations, velocities, tool_motion, mixed, envelopes, garbage,
     )
 }  # fmt: skip
 """Every adversary by name, in the order in which a soak takes them."""

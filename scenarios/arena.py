@@ -16,11 +16,12 @@ from typing import Any, Literal
 import numpy as np
 
 from safeguard.controllers import SafetyFilter
+from safeguard.controllers.task import TaskSpace
 from safeguard.core.certificate import Certificate
 from safeguard.core.enums import FilterStatus, NominalKind
 from safeguard.core.errors import ConfigError, UnknownNameError
 from safeguard.core.robot import RobotModel
-from safeguard.core.types import Command, RobotState, TerminalStop, TorqueCommand, Vector, frozen_array
+from safeguard.core.types import Command, Nominal, RobotState, TerminalStop, TorqueCommand, Vector, frozen_array
 from safeguard.scenarios import streams
 from safeguard.scenarios.adversary import ADVERSARIES, Adversary, Attempt, Nearness, Stage
 from safeguard.scenarios.ledger import KINDS, TORQUE_RATE, BlockResult, Ledger
@@ -265,8 +266,13 @@ class _RawDrive:
         return bias.copy()
 
     def torque(self, attempt: Attempt, state: RobotState, dt: float) -> Vector:
-        """What a naive drive would do with an attempt at the joints, shape (n,), N·m; NaN if it is no proposal."""
+        """What a naive drive would do with an attempt, shape (n,), N·m; NaN if it is no proposal."""
         n = self._robot.n
+        if attempt.kind in (NominalKind.TWIST, NominalKind.POSE):
+            a, _ = TaskSpace(self._robot, dt).wanted(
+                state, Nominal(attempt.kind, np.asarray(attempt.value, dtype=float))
+            )
+            return self._inverse(np.full(n, np.nan) if a is None else a)
         value, kp, kd = (_reals(x, n) for x in (attempt.value, attempt.kp, attempt.kd))
         match attempt.kind:
             case NominalKind.TORQUE:
@@ -278,7 +284,7 @@ class _RawDrive:
             case NominalKind.ACCELERATION:
                 return self._inverse(value)
             case _:
-                raise ConfigError(f"a drive that is not filtered takes joint proposals, not {attempt.kind.value}")
+                return np.full(n, np.nan)
 
     def _inverse(self, a: Vector) -> Vector:
         full, out = np.zeros(self._model.nv), np.zeros(self._model.nv)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -21,7 +22,8 @@ from pydantic import JsonValue
 from rich.table import Table
 
 from safeguard.controllers import SafetyFilter
-from safeguard.core.enums import FilterStatus, NominalKind, Reference
+from safeguard.core.config import FilterConfig, SolverConfig
+from safeguard.core.enums import FilterStatus, NominalKind, Reference, SolverStatus
 from safeguard.core.errors import SafeguardError
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import ActionSpec, Decision, Nominal, Observation, RobotState, Timings, Vector
@@ -100,7 +102,8 @@ def bench_tick(robot_name: str, ticks: int) -> dict[str, JsonValue]:
 def bench_filter(robot_name: str, ticks: int) -> dict[str, JsonValue]:
     """Percentiles of a call of ``SafetyFilter`` in µs: proposals that come out unchanged, and both solvers at work.
 
-    The proposals of ``bench_tick`` at acceleration level; the three filters take turns in blocks of ticks.
+    As configured by default, most programs settle without a solver; "always" asks it every time. The proposals are
+    those of ``bench_tick`` at acceleration level; the filters take turns in blocks of ticks.
     """
     robot = RobotModel.load(robot_name)
     home = np.array(READY) if robot_name == "panda" else robot.home
@@ -108,22 +111,37 @@ def bench_filter(robot_name: str, ticks: int) -> dict[str, JsonValue]:
         "admissible": _Calls(robot, home, "osqp", FilterStatus.ADMISSIBLE),
         "QP active, OSQP": _Calls(robot, home, "osqp", FilterStatus.CORRECTED),
         "QP active, DAQP": _Calls(robot, home, "daqp", FilterStatus.CORRECTED),
+        "always OSQP": _Calls(robot, home, "osqp", FilterStatus.CORRECTED, settle=False),
+        "always DAQP": _Calls(robot, home, "daqp", FilterStatus.CORRECTED, settle=False),
     }
     for start in range(0, _WARM_UP + ticks, _BLOCK):
         for call in calls.values():
             for number in range(start, start + _BLOCK):
                 call.tick(number >= _WARM_UP)
-    return {name: _percentiles(np.array(call.spent)) for name, call in calls.items()}
+    return {name: {**_percentiles(np.array(call.spent)), "solver": call.shares()} for name, call in calls.items()}
 
 
 class _Calls:
     """A filter with its own body, which follows it exactly, and one kind of proposal."""
 
-    def __init__(self, robot: RobotModel, home: Vector, solver: Literal["osqp", "daqp"], status: FilterStatus) -> None:
-        self._filter = SafetyFilter(robot, PERIOD, solver=solver)
+    def __init__(
+        self,
+        robot: RobotModel,
+        home: Vector,
+        solver: Literal["osqp", "daqp"],
+        status: FilterStatus,
+        *,
+        settle: bool = True,
+    ) -> None:
+        self._filter = SafetyFilter(robot, PERIOD, FilterConfig(solver=SolverConfig(settle=settle)), solver=solver)
         self._home, self._status, self._limits = home, status, robot.limits
         self._q, self._v, self._now = np.array(home), np.zeros(robot.n), 0
         self.spent: list[float] = []
+        self._solvers = Counter[SolverStatus]()
+
+    def shares(self) -> dict[str, JsonValue]:
+        """How the counted ticks were answered, by ``SolverStatus``."""
+        return {status.value: count / len(self.spent) for status, count in self._solvers.most_common()}
 
     def tick(self, counted: bool) -> None:
         """One call, counted if it came out as this kind of proposal should."""
@@ -133,6 +151,7 @@ class _Calls:
         result = self._filter.apply(state, nominal)
         if counted and result.status is self._status:
             self.spent.append((time.perf_counter_ns() - begun) / 1e3)
+            self._solvers[result.solver] += 1
         a = result.acceleration
         self._q, self._v = self._q + self._v * PERIOD + 0.5 * a * PERIOD**2, self._v + a * PERIOD
         self._now += round(PERIOD * 1e9)
@@ -152,9 +171,13 @@ def filter_table(figures: dict[str, JsonValue], robot: str) -> Table:
     table.add_column("")
     for key in ("ticks", "p50", "p90", "p99", "max"):
         table.add_column(key, justify="right")
+    table.add_column("answered by")
     for name, row in figures.items():
         assert isinstance(row, dict)
-        table.add_row(name, *(f"{row[key]:.0f}" for key in ("ticks", "p50", "p90", "p99", "max")))
+        shares = row["solver"]
+        assert isinstance(shares, dict)
+        how = ", ".join(f"{status} {share:.1%}" for status, share in shares.items())
+        table.add_row(name, *(f"{row[key]:.0f}" for key in ("ticks", "p50", "p90", "p99", "max")), how)
     return table
 
 

@@ -58,6 +58,7 @@ class SolverConfig(_Section):
 
     name: Literal["osqp", "daqp"] = Field(default="osqp", description="osqp has daqp behind it for what it leaves")
 
+    settle: bool = Field(default=True, description="answer without a solver what a few exact steps settle")
     eps_abs: float = Field(default=1e-6, gt=0.0, description="in rad/s², the unit of every row")
     max_iter: int = Field(default=100, ge=10, description="then daqp answers")
     check_every: int = Field(default=10, ge=1)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from safeguard.controllers.daqp import DaqpSolver
+from safeguard.controllers.rescue import make_solver
 from safeguard.controllers.settle import EXACT, SEARCHES, SettledSolver, searched, settle
 from safeguard.controllers.solver import Answer
+from safeguard.core.config import SolverConfig
 from safeguard.core.enums import SolverStatus
 from safeguard.core.types import Vector
 from tests.unit.solver_support import CONFIG, ROWS, N, Problem, infeasible, random_problem, simple
@@ -215,3 +217,14 @@ def test_the_search_finds_the_place_between_breakpoints() -> None:
     assert searched(w, d, low, high, 7.0, 1.0) == 0.0  # it holds without a multiplier
     assert searched(w, d, low, high, -7.0, 1.0) == 7.0  # the last breakpoint: x₀ = −2
     assert searched(w, d, low, high, 5.0, -1.0) == 0.0  # no multiplier of this sign is needed
+
+
+def test_it_can_be_left_out() -> None:
+    """``settle = False`` asks the solver every time, with the same answer."""
+    plain = SolverConfig(settle=False)
+    assert not isinstance(make_solver("daqp", N, ROWS, plain), SettledSolver)
+    problem = random_problem(np.random.default_rng(5))
+    asked = problem.solved_by(make_solver("daqp", N, ROWS, plain))
+    settled = problem.solved_by(make_solver("daqp", N, ROWS, SolverConfig()))
+    assert asked[1] is SolverStatus.SOLVED
+    assert asked[0] == pytest.approx(settled[0], abs=1e-6)
