@@ -175,27 +175,16 @@ def _lasts(
 
 
 @part
-def judge(
-    o: Ints,
-    before: int,
-    causes: int,
-    flags: int,
-    shadow: int,
-    available: int,
-    after: int,
-    mover: int,
-    shed: int,
-    rows: int,
-    watched: Ints,
-    capabilities: Ints,
-    stays: Ints,
-    numbers: Ints,
-    justifies: Ints,
-    then: Ints,
-) -> int:
-    """Verdict on one step as bits of ``NAMES``; ``then`` becomes what the observer remembers after it."""
-    person, standstill, found = flags & PERSON != 0, flags & STANDSTILL != 0, 0
-    due, asked, present, tripped = _NOMINAL, 0, 0, 0
+def _causes(
+    o: Ints, causes: int, person: bool, watched: Ints, numbers: Ints, then: Ints
+) -> tuple[int, int, int, int, bool, bool, bool, bool, bool]:
+    """What the active causes ask for, by buckets of the observer's own.
+
+    (worst floor that is due, what is shed by causes whose delay is over, what any cause sheds, causes whose delay is
+    over, whether one waits on its bridge, whether one counts towards LOCKOUT, whether any asks for DEGRADED or worse,
+    for CAUTIOUS or worse, whether every bucket is low enough to re-arm)
+    """
+    due, asked, present, tripped = _CAUTIOUS if person else _NOMINAL, 0, 0, 0
     pending, counted, high, low, drained = False, False, False, False, True
     for i in range(len(watched)):
         on = causes & watched[i, BIT] != 0 and not (person and watched[i, POLICY] != 0)
@@ -212,18 +201,17 @@ def judge(
         if acts:
             tripped |= watched[i, BIT]
             asked |= watched[i, SHEDS]
-            if watched[i, SHEDS] == 0:
-                due = max(due, watched[i, FLOOR])
+            due = max(due, watched[i, FLOOR] if watched[i, SHEDS] == 0 else _NOMINAL)
             counted = counted or watched[i, COUNTS] != 0
         elif on and watched[i, DEBOUNCED] == 0:
             pending = True
-    if person:
-        due = max(due, _CAUTIOUS)
+    return due, asked, present, tripped, pending, counted, high, low, drained
 
-    # What was lost, what came back, what is lost now.
-    ages, fits = LEVELS + len(watched), LEVELS + len(watched) + len(capabilities)
-    recent = fits + len(capabilities)
-    was, fit = 0, 0
+
+@part
+def _fit(o: Ints, present: int, shadow: int, capabilities: Ints, ages: int, then: Ints) -> tuple[int, int]:
+    """(what was missing, what of it is fit to come back); the dwells of this tick go into ``then``."""
+    was, fit, fits = 0, 0, ages + len(capabilities)
     for c in range(len(capabilities)):
         then[ages + c] = then[fits + c] = 0
         if o[ages + c] == 0:
@@ -232,104 +220,139 @@ def judge(
         if not present >> c & 1 and (capabilities[c, 1] == 0 or shadow >> c & 1):
             then[fits + c] = min(o[fits + c] + 1, capabilities[c, 0])
             fit |= (1 << c) if then[fits + c] >= capabilities[c, 0] else 0
-    back = was & ~shed if before == _DEGRADED and after <= _DEGRADED and not person else 0
-    if back & ~fit or back & (back - 1):
+    return was, fit
+
+
+@part
+def _calm(o: Ints, before: int, standstill: bool, high: bool, low: bool, drained: bool, numbers: Ints) -> int:
+    """Ticks in a row in which everything but the acknowledgement held that leaving ``before`` takes."""
+    if before == _CAUTIOUS:
+        return 0 if low else min(o[CALM] + 1, numbers[CAUTIOUS_DWELL])
+    if _HOLD <= before <= _ESTOP:
+        return min(o[CALM] + 1, numbers[ACK_DWELL]) if standstill and drained and not high else 0
+    return 0
+
+
+@part
+def _ripe(before: int, calm: int, edge: bool, ready: bool, numbers: Ints) -> bool:
+    """Everything holds that leaving ``before`` downwards takes."""
+    if before == _CAUTIOUS:
+        return bool(calm >= numbers[CAUTIOUS_DWELL])
+    if _HOLD <= before <= _ESTOP:
+        return bool(edge and calm >= numbers[ACK_DWELL])
+    return bool(before == _BOOT and ready)
+
+
+@part
+def _down(before: int, after: int, ripe: bool, edge: bool, standstill: bool, ready: bool, let_go: bool) -> int:
+    """P3, P4, P5, P16: what is wrong with a way down; ``let_go``: something came back, or a person took over."""
+    found = 0
+    if before == _LOCKOUT and after != _LOCKOUT:
+        found |= P4
+    if after >= before:
+        return found
+    if before == _BOOT:
+        return found | (P4 if not ready or after < _HOLD else 0)
+    if before == _DEGRADED:
+        return found | (P3 if after < _CAUTIOUS or not let_go else 0)
+    if not ripe or (before != _CAUTIOUS and after < _CAUTIOUS):
         found |= P3
+    if before in (_STOP, _ESTOP) and after != _HOLD:
+        found |= P4
+    if _HOLD <= before <= _ESTOP:
+        found |= (P5 if not edge else 0) | (P16 if not standstill else 0)
+    return found
+
+
+@part
+def _up(before: int, after: int, due: int, moving: int, estops: int, reasoned: bool, numbers: Ints) -> int:
+    """P1, P7, P8, lockout: what is wrong with the mode that was reached."""
+    found, locked = 0, before == _LOCKOUT or estops > numbers[ESTOP_BOUND]
+    timed_out = moving >= numbers[MOVING_BOUND]
+    if after < due and not (after == _BOOT and before == _BOOT):
+        found |= P1
+    if timed_out and after <= before:
+        found |= P7
+    if after != before and not reasoned:
+        found |= P8
+    owed = after == due or (timed_out and after == before + 1) or (after == _LOCKOUT and locked)
+    if after > before and not owed:
+        found |= P8
+    return found | (PL if (after == _LOCKOUT) != locked else 0)
+
+
+@part
+def _degraded(before: int, asked: int, lost: int, shed: int, breaks: int, capabilities: Ints) -> int:
+    """P6, P17 to P20: what is wrong with being in DEGRADED."""
+    found = breaks | (P17 if len(capabilities) == 0 else 0)
+    if before != _DEGRADED and asked == 0:
+        found |= P18
+    return found | (P6 if lost == 0 else 0) | (P20 if shed != lost else 0)
+
+
+@part
+def _recovered(o: Ints, back: int, recent: int, numbers: Ints, then: Ints) -> int:
+    """P9; ticks since each of the last recoveries, the latest first, go into ``then``."""
+    count, found = numbers[RECOVERIES], 0
+    for k in range(count):
+        then[recent + k] = min(o[recent + k] + 1, numbers[WINDOW])
+    if back and count:
+        found = P9 if then[recent + count - 1] < numbers[WINDOW] else 0
+        for k in range(count - 1, 0, -1):
+            then[recent + k] = then[recent + k - 1]
+        then[recent] = 0
+    return found
+
+
+@part
+def judge(
+    o: Ints, before: int, causes: int, flags: int, shadow: int, available: int,
+    after: int, mover: int, shed: int, rows: int,
+    watched: Ints, capabilities: Ints, stays: Ints, numbers: Ints, justifies: Ints, then: Ints,
+) -> int:  # fmt: skip
+    """Verdict on one step as bits of ``NAMES``; ``then`` becomes what the observer remembers after it."""
+    person, standstill, ready = flags & PERSON != 0, flags & STANDSTILL != 0, flags & READY != 0
+    due, asked, present, tripped, pending, counted, high, low, drained = _causes(
+        o, causes, person, watched, numbers, then
+    )
+    ages = LEVELS + len(watched)
+    fits, recent = ages + len(capabilities), ages + 2 * len(capabilities)
+    was, fit = _fit(o, present, shadow, capabilities, ages, then)
+    back = was & ~shed if before == _DEGRADED and after <= _DEGRADED and not person else 0
+    found = P3 if back & ~fit or back & (back - 1) else 0  # one at a time, and only what is fit
     lost = 0 if person else was & ~back | asked
     credit = max(o[CREDIT] - 1, 0) + (numbers[COST] if back else 0)
     for c in range(len(capabilities)):
-        if lost >> c & 1:
-            then[ages + c] = o[ages + c] + 1
+        then[ages + c] = o[ages + c] + 1 if lost >> c & 1 else 0
     breaks = 0
     if lost and before <= _DEGRADED:
         breaks = _lasts(lost, available, tripped, credit, capabilities, stays, numbers, then[ages:fits])
         due = max(due, _HOLD if breaks else _DEGRADED)
 
-    # The conditions of recoveries and escalations.
-    calm, moving = 0, 0
-    if before == _CAUTIOUS:
-        calm = 0 if low else min(o[CALM] + 1, numbers[CAUTIOUS_DWELL])
-    elif _HOLD <= before <= _ESTOP:
-        calm = min(o[CALM] + 1, numbers[ACK_DWELL]) if standstill and drained and not high else 0
-    if before in (_HOLD, _STOP) and not standstill:
-        moving = min(o[MOVING] + 1, numbers[MOVING_BOUND])
+    calm = _calm(o, before, standstill, high, low, drained, numbers)
+    moving = min(o[MOVING] + 1, numbers[MOVING_BOUND]) if before in (_HOLD, _STOP) and not standstill else 0
     edge = flags & ACK != 0 and o[ACKED] == 0
-    waits = before == _BOOT and not flags & READY
-    estops = o[ESTOPS] + (1 if counted and not waits and before != _ESTOP and before != _LOCKOUT else 0)
-    ripe = before == _BOOT and flags & READY != 0
-    if before == _CAUTIOUS:
-        ripe = calm >= numbers[CAUTIOUS_DWELL]
-    elif _HOLD <= before <= _ESTOP:
-        ripe = edge and calm >= numbers[ACK_DWELL]
+    first = counted and before not in (_ESTOP, _LOCKOUT) and not (before == _BOOT and not ready)
+    estops = o[ESTOPS] + (1 if first else 0)
+    ripe = _ripe(before, calm, edge, ready, numbers)
 
-    stays_boot = after == _BOOT and before == _BOOT
-    if after < due and not stays_boot:
-        found |= P1
-    expected = NOBODY
-    if after <= _DEGRADED:
-        expected = BACKUP if pending else MOVES
-    elif after <= _STOP:
-        expected = BACKUP
-    if mover != expected:
+    found |= _down(before, after, ripe, edge, standstill, ready, person or back != 0)
+    found |= _up(before, after, due, moving, estops, rows & justifies[after] != 0, numbers)
+    expected = MOVES if after <= _DEGRADED else BACKUP if after <= _STOP else NOBODY
+    if mover != (BACKUP if pending and expected == MOVES else expected):
         found |= P2
-    if after < before and before != _BOOT:
-        if before == _DEGRADED:
-            if after < _CAUTIOUS or not (person or back):
-                found |= P3
-        elif not ripe or (before != _CAUTIOUS and after < _CAUTIOUS):
-            found |= P3
-        if _HOLD <= before <= _ESTOP and not edge:
-            found |= P5
-        if _HOLD <= before <= _ESTOP and not standstill:
-            found |= P16
-    if before == _LOCKOUT and after != _LOCKOUT:
-        found |= P4
-    if before in (_STOP, _ESTOP) and after < before and after != _HOLD:
-        found |= P4
-    if before == _BOOT and after < before and (waits or after < _HOLD):
-        found |= P4
-    if moving >= numbers[MOVING_BOUND] and after <= before:
-        found |= P7
-    if after != before:
-        locked = after == _LOCKOUT and estops > numbers[ESTOP_BOUND]
-        timer = moving >= numbers[MOVING_BOUND] and after == before + 1
-        if not rows & justifies[after] or (after > before and after != due and not timer and not locked):
-            found |= P8
     if ripe and after == before and due != before:
         found |= P15
-    if before == _DEGRADED and after == _DEGRADED and ((fit & ~asked and not back) or (person and due < _DEGRADED)):
-        found |= P15
     if after == _DEGRADED:
-        if len(capabilities) == 0:
-            found |= P17
-        if before != _DEGRADED and asked == 0:
-            found |= P18
-        if lost == 0:
-            found |= P6
-        found |= breaks
-        if shed != lost:
-            found |= P20
-    if (after == _LOCKOUT) != (before == _LOCKOUT or estops > numbers[ESTOP_BOUND]):
-        found |= PL
+        found |= _degraded(before, asked, lost, shed, breaks, capabilities)
+        if before == _DEGRADED and ((fit & ~asked and not back) or (person and due < _DEGRADED)):
+            found |= P15
+    found |= _recovered(o, back, recent, numbers, then)
 
-    # Ticks since each of the last recoveries, the latest first.
-    count = numbers[RECOVERIES]
-    for k in range(count):
-        then[recent + k] = min(o[recent + k] + 1, numbers[WINDOW])
-    if back:
-        if count and then[recent + count - 1] < numbers[WINDOW]:
-            found |= P9
-        for k in range(count - 1, 0, -1):
-            then[recent + k] = then[recent + k - 1]
-        then[recent] = 0
-    if after != _DEGRADED:
-        for c in range(2 * len(capabilities)):
-            then[ages + c] = 0
-    elif back:
-        for c in range(len(capabilities)):
-            then[fits + c] = 0
     for c in range(len(capabilities)):
-        if then[ages + c] == 0 or asked >> c & 1:
+        if after != _DEGRADED:
+            then[ages + c] = 0
+        if then[ages + c] == 0 or back or asked >> c & 1:
             then[fits + c] = 0
     if after != before:
         calm = moving = 0

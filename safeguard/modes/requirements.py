@@ -78,6 +78,7 @@ _BRIDGED_S: Final = (
     Cause.PROPOSAL_REPEATED,
     Cause.PROPOSAL_ORDER,
     Cause.POLICY_LATE,
+    Cause.PERCEPTION_LOST,
 )
 _BRIDGED_TICKS: Final = (Cause.STATE_STALE, Cause.STATE_ORDER, Cause.FILTER_FAILED)
 _WEAK: Final = frozenset({Cause.MONITOR_WARN, Cause.EFFORT_WARN, Cause.PERCEPTION_WARN})
@@ -121,7 +122,7 @@ SHEDDING: Final[Mapping[str, Shedding]] = MappingProxyType(
             stay_s={_TAIL: Fraction("0.2")},
             intolerable={_TAIL: frozenset({Cause.MONITOR_WARN, Cause.EFFORT_WARN, Cause.FILTER_SLACK})},
             dwell_s={"fresh_chunks": Fraction("0.02")},
-            recoveries=20,
+            recoveries=30,
         ),
         "dual": Shedding(
             sheds={Cause.SYSTEM2_FAILED: "system2"},
@@ -130,6 +131,7 @@ SHEDDING: Final[Mapping[str, Shedding]] = MappingProxyType(
             intolerable={_SYSTEM2: _WEAK},
             dwell_s={"system2": Fraction("0.5")},
             shadow=_SYSTEM2,
+            recoveries=6,
         ),
         "modular": Shedding(
             sheds={
