@@ -123,7 +123,7 @@ def soft_backup(patch: Patch, lab: Lab) -> None:
 
 def silent_slack(patch: Patch, lab: Lab) -> None:
     """Nobody is told of slack."""
-    patch.setattr("safeguard.shield._own_failures", always([]))
+    patch.setattr("safeguard.shield.own_failures", always([]))
 
 
 @pytest.mark.parametrize(
