@@ -130,15 +130,16 @@ def next_state(
 ) -> None:
     """Where acceleration ``a`` leads in one period; a joint that ends beyond its range is put on the edge of it.
 
-    The edge is where the stop of such a joint begins that pulls it back: there it has no outward speed.
+    The edge is where the stop of such a joint begins, with the speed that it has: following it pulls the joint back, and
+    brakes it as hard as any. Where that stop ends is looked at like every other's.
     """
     for j in range(len(q)):
         v_next[j] = v[j] + a[j] * dt
         q_next[j] = q[j] + (v[j] + v_next[j]) * (0.5 * dt)
         if q_next[j] > q_max[j]:
-            q_next[j], v_next[j] = q_max[j], min(v_next[j], 0.0)
+            q_next[j] = q_max[j]
         elif q_next[j] < q_min[j]:
-            q_next[j], v_next[j] = q_min[j], max(v_next[j], 0.0)
+            q_next[j] = q_min[j]
 
 
 @kernel(THREE_NUMBERS, *[VECTOR] * 7)

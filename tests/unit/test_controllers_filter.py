@@ -323,3 +323,26 @@ def test_apply_is_the_call(filt: SafetyFilter) -> None:
     filt.reset(MOVING)
     applied = filt.apply(MOVING, Nominal(NominalKind.ACCELERATION, np.full(7, 50.0)))
     assert repr(called) == repr(applied)
+
+
+def test_the_stop_of_a_joint_that_runs_beyond_its_planned_limit_brakes_it(filt: SafetyFilter) -> None:
+    """A hair beyond the planned limit and still moving outwards: the stored stop starts at the edge with that speed.
+
+    One that starts there at rest would leave the braking to the feedback, which is soft: a proposal that fails in the
+    next tick would let the joint slide through the limit behind it.
+    """
+    j, made = 6, filt.figures
+    q, v = HOME.copy(), np.zeros(7)
+    q[j], v[j] = made.q_max[j] + 1e-4, 0.09
+    state = RobotState(q, v, 0)
+    filt.reset(state)
+    result = filt(state, acceleration=np.zeros(7))
+    plan = plan_of(filt)
+    assert result.status is FilterStatus.CORRECTED
+    assert plan.q0[j] == made.q_max[j]
+    assert plan.v0[j] == pytest.approx(v[j] + result.acceleration[j] * DT, abs=1e-12)
+    assert plan.v0[j] > 0.05
+    moved = RobotState(q + DT * v + 0.5 * DT * DT * result.acceleration, plan.v0, DT_NS)
+    spoiled = filt(moved, acceleration=np.full(7, np.nan))
+    assert spoiled.status is FilterStatus.BACKUP
+    assert spoiled.acceleration[j] < -0.9 * made.a_brake[j]
