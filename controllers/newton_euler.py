@@ -231,8 +231,10 @@ class InverseDynamics:
         out = np.zeros(q.shape)
         inverse_dynamics(self._parents, self._bodies, self._gravity, columns, wanted, q, v, a, self._work, out)
         if self._coulomb:
-            counts = wanted[:, None] & (np.arange(q.shape[1]) < columns[:, None])  # the others hold anything
-            out += self._robot.bias(np.where(counts, v, 0.0).T, np.zeros(self._robot.n)).T
+            speed = np.zeros(v.shape)  # columns that do not count hold anything
+            for joint in np.flatnonzero(wanted).tolist():
+                speed[joint, : columns[joint]] = v[joint, : columns[joint]]
+            out += self._robot.bias(speed.T, np.zeros(self._robot.n)).T
         return out
 
 

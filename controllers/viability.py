@@ -130,8 +130,8 @@ def next_state(
 ) -> None:
     """Where acceleration ``a`` leads in one period; a joint that ends beyond its range is put on the edge of it.
 
-    The edge is where the stop of such a joint begins, with the speed that it has: following it pulls the joint back, and
-    brakes it as hard as any. Where that stop ends is looked at like every other's.
+    The edge is where the stop of such a joint begins, with the speed that it has: following it pulls the joint back,
+    and brakes it as hard as any. Where that stop ends is looked at like every other's.
     """
     for j in range(len(q)):
         v_next[j] = v[j] + a[j] * dt

@@ -50,7 +50,11 @@ def check_tables(
 
     names, begun = _strategies(strategy), time.perf_counter()
     with ProcessPoolExecutor(workers) as pool, ThreadPoolExecutor(len(names)) as threads:
-        found = list(threads.map(lambda name: check(load_spec(name), pool=pool), names))
+
+        def checked(name: str) -> TableCertificate:
+            return check(load_spec(name), pool=pool)
+
+        found = list(threads.map(checked, names))
     if write:
         for certificate in found:
             certificate.write(certificate_path(certificate.strategy))

@@ -248,7 +248,9 @@ def _merged(own: dict[str, Any], core: dict[str, Any], name: str, core_name: str
 
 def _rows(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
     rows = content.get(key, [])
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    if not isinstance(rows, list):
+        return []
+    return [cast("dict[str, Any]", row) for row in cast("list[object]", rows) if isinstance(row, dict)]
 
 
 def _place(texts: Mapping[str, str], row: str) -> str:
@@ -267,7 +269,7 @@ def _schema_message(texts: Mapping[str, str], raw: dict[str, Any], error: Valida
         where: object = raw
         for part in problem["loc"][:2]:
             found = _child(where, part)
-            where = found if isinstance(found, dict | list) else where
+            where = cast("object", found) if isinstance(found, dict | list) else where
         row = _child(where, "id")
         place = _place(texts, row) if isinstance(row, str) else next(iter(texts))
         key = ".".join(str(part) for part in problem["loc"])

@@ -361,7 +361,8 @@ def explore(
                             s, causes, flag, shadow, available, floors, buckets, escalations, recoveries,
                             capabilities, configurations, numbers, after, report,
                         )  # fmt: skip
-                        mover = BACKUP if report[BRIDGING] and movers[report[NEXT]] == MOVES else movers[report[NEXT]]
+                        mover = int(movers[report[NEXT]])
+                        mover = BACKUP if report[BRIDGING] and mover == MOVES else mover
                         verdict = judge(
                             o, before, causes, flag, shadow, available, report[NEXT], mover, report[SHED],
                             report[ROWS], watched, fit, stays, limits, justifies, then,
@@ -398,12 +399,12 @@ def explore(
                     for p in range(len(more)):
                         a, b = more[p, 0], more[p, 1]
                         if modes_then[b] < modes_then[a] or (moves_then[b] == MOVES and moves_then[a] != MOVES):
-                            _note(found, _MONOTONE, here, masks[b], flag, shadow, available, 0)
+                            _note(found, _MONOTONE, here, int(masks[b]), flag, shadow, available, 0)
                             told[0], told[1], told[2], told[3] = count, edges, rows, modes
                             return
                     for p in range(len(idle)):
                         if number_then[idle[p, 0]] != number_then[idle[p, 1]]:
-                            _note(found, _IDLE, here, masks[idle[p, 1]], flag, shadow, available, 0)
+                            _note(found, _IDLE, here, int(masks[idle[p, 1]]), flag, shadow, available, 0)
                             told[0], told[1], told[2], told[3] = count, edges, rows, modes
                             return
             advance(

@@ -11,9 +11,9 @@ import pinocchio as pin
 import pytest
 
 from safeguard.controllers import capsules
-from safeguard.core.compiled import BLOCKS, INTS, NUMBER, OUT, OUT_FLAGS, OUT_MATRIX, Integers, kernel, types
 from safeguard.controllers.gjk import gap
 from safeguard.controllers.shapes import CAPSULES, CORNERS, SHAPES, Capsules
+from safeguard.core.compiled import BLOCKS, INTS, NUMBER, OUT, OUT_FLAGS, OUT_MATRIX, Integers, kernel, types
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Vector
 

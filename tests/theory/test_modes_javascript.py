@@ -1,4 +1,4 @@
-"""The simulator's JavaScript makes the same moves as Python, on all of the abstraction that the tables are checked on."""
+"""The simulator's JavaScript makes the same moves as Python, on all that the tables are checked on."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,8 @@ ROUNDING = 1e-3  # N·m; the solver's tolerance of 1e-6 rad/s², times the mass 
 def run(filt: SafetyFilter, ticks: int = 400) -> list[tuple[FilterResult, Vector]]:
     """(result, torque of the braking point) of every tick under targets that jump across the range."""
     robot, rng = filt.robot, np.random.default_rng(3)
-    state, out = RobotState(robot.home, np.zeros(robot.n), 0), []
+    state, goal = RobotState(robot.home, np.zeros(robot.n), 0), robot.home
+    out: list[tuple[FilterResult, Vector]] = []
     filt.reset(state)
     for k in range(ticks):
         if k % 80 == 0:
@@ -34,7 +37,7 @@ def run(filt: SafetyFilter, ticks: int = 400) -> list[tuple[FilterResult, Vector
 def excess(done: list[tuple[FilterResult, Vector]]) -> Vector:
     """By how much each change of torque passes the rate, and what the braking point needs of it, N·m."""
     passed: list[float] = []
-    for (before, _), (result, brake) in zip(done, done[1:], strict=False):
+    for (before, _), (result, brake) in pairwise(done):
         if result.status in (FilterStatus.CORRECTED, FilterStatus.ADMISSIBLE):
             low = np.minimum(before.torque - RATE, brake) - ROUNDING
             high = np.maximum(before.torque + RATE, brake) + ROUNDING

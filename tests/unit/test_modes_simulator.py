@@ -116,7 +116,6 @@ SLIPS = (
     ("if (fit >= capabilities[c][2])", "if (fit > capabilities[c][2])"),
     ("else if (age > 0)", "else if (age > 1)"),
     ("reserved <= numbers[WINDOW]", "reserved < numbers[WINDOW]"),
-    ("less & ~shed ||", ""),
     ("paid + numbers[COST]", "paid"),
     ("(numbers[KNOWN] + 1) | numbers[ESTOP_BIT]", "(numbers[KNOWN] + 1)"),
     ("causes &= ~numbers[WAIVED]", "causes &= numbers[WAIVED]"),

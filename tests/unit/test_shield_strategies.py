@@ -15,7 +15,7 @@ from safeguard.lockout import LockoutFile
 from safeguard.policies import as_policy
 from safeguard.replay import replay_run
 from safeguard.shield import Shield
-from tests.laws.lab import CONFIG, PERIOD, ROWS, Lab, near, panda, spec
+from tests.laws.lab import CONFIG, PERIOD, Lab, near, panda, spec
 
 MS = 1_000_000
 
@@ -25,9 +25,11 @@ class Speaker:
 
     def __init__(self) -> None:
         self.spec, self.name = spec(), "speaker"
-        self.silent, self.parts = False, None
+        self.silent = False
+        self.parts: Parts | None = None
         self.broken = False
-        self.reset()
+        self._next, self._seq = 0, 0
+        self._ready: Proposal | None = None
 
     def post(self, observation: Observation, now: int) -> None:
         """Make a chunk of what is seen."""
@@ -45,8 +47,7 @@ class Speaker:
 
     def reset(self) -> None:
         """From the start."""
-        self._next, self._seq = 0, 0
-        self._ready: Proposal | None = None
+        self._next, self._seq, self._ready = 0, 0, None
 
 
 def lab_of(strategy: str, port: Speaker, **options: object) -> Lab:
@@ -230,7 +231,7 @@ def test_a_file_that_is_something_else_is_never_taken_for_zero(content: str, tmp
     """Damage is an error that names the file and the way out."""
     file = tmp_path / "arm.lockout"
     file.write_text(content, "utf-8")
-    with pytest.raises(ConfigError, match="arm.lockout.*not a count of emergency stops"):
+    with pytest.raises(ConfigError, match=r"arm\.lockout.*not a count of emergency stops"):
         LockoutFile(file)
 
 
