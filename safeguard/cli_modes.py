@@ -7,7 +7,7 @@ import os
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,6 +23,7 @@ modes = typer.Typer(help="Mode tables: check, draw and play them.", no_args_is_h
 console = Console()
 
 _FAILED = 3
+_PLAIN: Any = {"markup": False, "highlight": False, "soft_wrap": True}  # a path is never broken over two lines
 
 Strategy = Annotated[str | None, typer.Argument(help="modular, monolithic, vla or dual; all of them by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -100,10 +101,10 @@ def render_tables(
     if compare:
         stale = drift(out)
         for name in stale:
-            console.print(f"{out / name} is not what the tables say; run: safeguard modes render", markup=False)
+            console.print(f"{out / name} is not what the tables say; run: safeguard modes render", **_PLAIN)
         raise typer.Exit(_FAILED if stale else 0)
     for path in write_pages(out):
-        console.print(str(path), markup=False, highlight=False)
+        console.print(str(path), **_PLAIN)
 
 
 @modes.command("simulate", epilog="Example: safeguard modes simulate --run runs/demo-1 --out modes.html")
@@ -122,7 +123,7 @@ def simulate_tables(
         runs = (recorded_run(run),)
         period = runs[0].period_s
     out.write_text(page(period=period, runs=runs), "utf-8")
-    console.print(f"open {out} in a browser", markup=False, highlight=False)
+    console.print(f"open {out} in a browser", **_PLAIN)
 
 
 @modes.command("unlock", epilog="Example: safeguard modes unlock arm.lockout --operator A.Smith --reason 'new cable'")
