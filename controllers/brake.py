@@ -149,17 +149,14 @@ class StopPlan:
         """Seconds since the start at ``now`` ns; not before the start."""
         return max(now - self.t0, 0) / NS_PER_S
 
-    def corners(self, resting: Flags | None = None) -> tuple[Vector, Vector, Vector]:
+    def corners(self) -> tuple[Vector, Vector, Vector]:
         """(q, v, a) wherever the torque of the stop can be largest, each of shape (k, n).
-
-        With ``resting``, shape (n,), only these joints' coming to rest counts, and that of the last.
 
         The acceleration jumps when a joint comes to rest: the start, just before and just after every such moment,
         and in between at least every 20 ms, or every 60th of the stop if that is longer. The hold at rest is the last.
         """
         n = len(self.q0)
-        resting = np.ones(n, dtype=bool) if resting is None else resting
-        q, v, a, _, k = corners_apart(self, resting, np.zeros(n, dtype=np.int64))
+        q, v, a, _, k = corners_apart(self, np.ones(n, dtype=bool), np.zeros(n, dtype=np.int64))
         return q[:, :k].T, v[:, :k].T, a[:, :k].T
 
 

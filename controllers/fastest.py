@@ -1,19 +1,19 @@
 """Kernels of the speed caps: the motion of a body on a stop, its fastest points and the cuts that they give.
 
-Formulas and claims are in ``speed.py``. A body is (parents, places, axes) of its joints as in ``capsules.py``, the
-(body, group) and (centre, radius) of its spheres, and the caps of the groups.
+Formulas and claims are in ``speed.py``. A body is the joints of ``shapes.Capsules``, the (body, group) and (centre,
+radius) of its spheres, and the caps of the groups.
 """
 
 from __future__ import annotations
 
-from math import cos, inf, sin, sqrt
+from math import inf, sqrt
 
 import numpy as np
 
+from safeguard.controllers.placing import place
 from safeguard.core.compiled import (
     COUNT,
     INT_ROWS,
-    INTS,
     MATRIX,
     NUMBER,
     OUT_MATRIX,
@@ -24,8 +24,8 @@ from safeguard.core.compiled import (
 )
 from safeguard.core.types import Vector
 
-Body = tuple[Integers, Vector, Vector, Integers, Vector, Vector]  # parents, places, axes, owners, points, caps
-Work = tuple[Vector, Vector, Vector, Vector, Vector]  # q, w, frames, axes in the world, where
+Body = tuple[Vector, Integers, Vector, Vector]  # joints, owners, points, caps
+Work = tuple[Vector, Vector, Vector, Vector, Vector]  # q as one row, w, frames, axes in the world, where
 Best = tuple[Vector, Integers, Integers]  # largest speeds, their spheres and moments
 
 STEP, BETWEEN = 0.1, 10  # between corners a stop is looked at once per so many rad of travel, so often at most
@@ -34,38 +34,36 @@ _HALVINGS = 8
 
 
 @part
-def _carry(
-    q: Vector, w: Vector, parents: Integers, places: Vector, axes: Vector, frames: Vector, world: Vector
-) -> None:
-    """Frames and twists of all bodies at (q, w), and the joints' axes in the world.
+def _carry(path: Vector, w: Vector, joints: Vector, placed: Vector, world: Vector) -> None:
+    """Frames and twists of all bodies at (q, w), and the joints' axes in the world; ``path`` is q as one row.
 
-    A frame is rotation by rows, origin, velocity of the origin, angular velocity: 18 numbers; body 0 is the world.
+    A frame is that of ``place`` and then the velocity of its origin and the angular velocity: 18 numbers.
     """
-    for k in range(18):
-        frames[0, k] = 1.0 if k in (0, 4, 8) else 0.0
-    for j in range(len(parents)):
-        up, b, x, y, z = parents[j], j + 1, axes[j, 0], axes[j, 1], axes[j, 2]
-        slides = axes[j, 3] != 0.0
-        s, c, slide = (0.0, 1.0, q[j]) if slides else (sin(q[j]), cos(q[j]), 0.0)
-        d = 1.0 - c
+    place(joints, path, 0, placed, 0)
+    frames = placed[0]
+    for k in range(12, 18):
+        frames[0, k] = 0.0
+    for j in range(len(joints)):
+        up, b, slides = int(joints[j, 16]), j + 1, joints[j, 15] != 0.0
         for r in range(3):
-            u0, u1, u2 = frames[up, 3 * r], frames[up, 3 * r + 1], frames[up, 3 * r + 2]
-            p0 = u0 * places[j, 0] + u1 * places[j, 3] + u2 * places[j, 6]
-            p1 = u0 * places[j, 1] + u1 * places[j, 4] + u2 * places[j, 7]
-            p2 = u0 * places[j, 2] + u1 * places[j, 5] + u2 * places[j, 8]
-            world[j, r] = p0 * x + p1 * y + p2 * z
-            frames[b, 9 + r] = (
-                frames[up, 9 + r] + u0 * places[j, 9] + u1 * places[j, 10] + u2 * places[j, 11] + slide * world[j, r]
+            world[j, r] = (
+                frames[b, 3 * r] * joints[j, 12]
+                + frames[b, 3 * r + 1] * joints[j, 13]
+                + frames[b, 3 * r + 2] * joints[j, 14]
             )
-            frames[b, 3 * r] = p0 * (c + d * x * x) + p1 * (d * x * y + s * z) + p2 * (d * x * z - s * y)
-            frames[b, 3 * r + 1] = p0 * (d * x * y - s * z) + p1 * (c + d * y * y) + p2 * (d * y * z + s * x)
-            frames[b, 3 * r + 2] = p0 * (d * x * z + s * y) + p1 * (d * y * z - s * x) + p2 * (c + d * z * z)
             frames[b, 15 + r] = frames[up, 15 + r] + (0.0 if slides else world[j, r] * w[j])
         for r in range(3):
             e, f = (r + 1) % 3, (r + 2) % 3
             arm_e, arm_f = frames[b, 9 + e] - frames[up, 9 + e], frames[b, 9 + f] - frames[up, 9 + f]
             frames[b, 12 + r] = frames[up, 12 + r] + frames[up, 15 + e] * arm_f - frames[up, 15 + f] * arm_e
             frames[b, 12 + r] += world[j, r] * w[j] if slides else 0.0
+
+
+@part
+def _room(n: int, groups: int) -> tuple[Work, Best]:
+    """Arrays for a robot of n joints, and for the fastest spheres of its groups."""
+    work = (np.empty((1, n)), np.empty(n), np.empty((1, n + 1, 18)), np.empty((n, 3)), np.empty(9))
+    return work, (np.empty(groups), np.zeros(groups, dtype=np.int64), np.zeros(groups, dtype=np.int64))
 
 
 @part
@@ -127,17 +125,17 @@ def _stopping(start: Vector, a_brake: Vector, t: float, q: Vector, w: Vector) ->
 @part
 def _largest(start: Vector, times: Vector, count: int, a_brake: Vector, body: Body, work: Work, best: Best) -> None:
     """Largest speed of every capped group on a stop, with its sphere and moment, into ``best``."""
-    parents, places, axes, owners, points, caps = body
-    q, w, frames, world, where = work
+    joints, owners, points, caps = body
+    path, w, placed, world, where = work
     found, spheres, moments = best
     found[:] = 0.0
     for m in range(count):
-        _stopping(start, a_brake, times[m], q, w)
-        _carry(q, w, parents, places, axes, frames, world)
+        _stopping(start, a_brake, times[m], path[0], w)
+        _carry(path, w, joints, placed, world)
         for e in range(len(points)):
             g = owners[e, 1]
             if caps[g] < inf:
-                s = _fastest(frames, owners[e, 0], points[e], where)
+                s = _fastest(placed[0], owners[e, 0], points[e], where)
                 if s > found[g]:
                     found[g], spheres[g], moments[g] = s, e, m
 
@@ -168,8 +166,8 @@ def _too_fast(found: Vector, allowed: Vector) -> int:
 
 @part
 def _gradient(
-    n_: Vector, b: int, t: float, dt: float, start: Vector, a_brake: Vector, parents: Integers, axes: Vector,
-    frames: Vector, world: Vector, out: Vector, row: int,
+    n_: Vector, b: int, t: float, dt: float, start: Vector, a_brake: Vector, joints: Vector, frames: Vector,
+    world: Vector, out: Vector, row: int,
 ) -> None:  # fmt: skip
     """Less speed of the point in ``n_`` at moment t of the stop per acceleration of the period, into a row of ``out``.
 
@@ -182,11 +180,11 @@ def _gradient(
     uy = frames[b, 13] + frames[b, 17] * x - frames[b, 15] * z
     uz = frames[b, 14] + frames[b, 15] * y - frames[b, 16] * x
     while b > 0:
-        j, up = b - 1, parents[b - 1]
+        j, up = b - 1, int(joints[b - 1, 16])
         zx, zy, zz = world[j, 0], world[j, 1], world[j, 2]
         ox, oy, oz = frames[up, 15], frames[up, 16], frames[up, 17]
         jx, jy, jz, tx, ty, tz = zx, zy, zz, 0.0, 0.0, 0.0
-        if axes[j, 3] == 0.0:
+        if joints[j, 15] == 0.0:
             x, y, z = px - frames[b, 9], py - frames[b, 10], pz - frames[b, 11]
             jx, jy, jz = zy * z - zz * y, zz * x - zx * z, zx * y - zy * x
             x, y, z = px - frames[up, 9], py - frames[up, 10], pz - frames[up, 11]
@@ -216,7 +214,7 @@ def _near(w: Vector, reach: Vector, caps: Vector) -> bool:
 
 
 @kernel(
-    COUNT, *[VECTOR] * 7, INTS, MATRIX, MATRIX, INT_ROWS, MATRIX, MATRIX, *[VECTOR] * 2, OUT_MATRIX
+    COUNT, *[VECTOR] * 7, MATRIX, INT_ROWS, MATRIX, MATRIX, *[VECTOR] * 2, OUT_MATRIX
 )  # fmt: skip
 def cuts(
     q: Vector,
@@ -226,9 +224,7 @@ def cuts(
     lower: Vector,
     upper: Vector,
     a_brake: Vector,
-    parents: Integers,
-    places: Vector,
-    axes: Vector,
+    joints: Vector,
     owners: Integers,
     points: Vector,
     reach: Vector,
@@ -249,10 +245,8 @@ def cuts(
     seen = _after(q, v, a, dt, a_brake, start, times)
     if not _near(start[1], reach, allowed):
         return 0
-    q_t, w_t, frames, world, where = np.empty(n), np.empty(n), np.empty((n + 1, 18)), np.empty((n, 3)), np.empty(9)
-    found, spheres, moments = np.empty(groups), np.zeros(groups, dtype=np.int64), np.zeros(groups, dtype=np.int64)
-    body, work = (parents, places, axes, owners, points, caps), (q_t, w_t, frames, world, where)
-    best = (found, spheres, moments)
+    body, (work, best) = (joints, owners, points, caps), _room(n, groups)
+    (path, w_t, placed, world, where), (found, spheres, moments) = work, best
     _largest(start, times, seen, a_brake, body, work, best)
     if _too_fast(found, allowed) < 0:
         return 0
@@ -263,11 +257,11 @@ def cuts(
         if g < 0:
             return count
         e, t = spheres[g], float(times[moments[g]])
-        _stopping(start, a_brake, t, q_t, w_t)
-        _carry(q_t, w_t, parents, places, axes, frames, world)
-        speed = _fastest(frames, owners[e, 0], points[e], where)
+        _stopping(start, a_brake, t, path[0], w_t)
+        _carry(path, w_t, joints, placed, world)
+        speed = _fastest(placed[0], owners[e, 0], points[e], where)
         out[count, :n] = 0.0
-        _gradient(where, owners[e, 0], t, dt, start, a_brake, parents, axes, frames, world, out, count)
+        _gradient(where, owners[e, 0], t, dt, start, a_brake, joints, placed[0], world, out, count)
         at_a, at_brake, square = 0.0, 0.0, 0.0
         for j in range(n):
             c = out[count, j]
@@ -285,7 +279,7 @@ def cuts(
 
 
 @kernel(
-    NUMBER, *[VECTOR] * 5, INTS, MATRIX, MATRIX, INT_ROWS, MATRIX, MATRIX, *[VECTOR] * 2
+    NUMBER, *[VECTOR] * 5, MATRIX, INT_ROWS, MATRIX, MATRIX, *[VECTOR] * 2
 )  # fmt: skip
 def share_within(
     q: Vector,
@@ -293,9 +287,7 @@ def share_within(
     a: Vector,
     brake: Vector,
     a_brake: Vector,
-    parents: Integers,
-    places: Vector,
-    axes: Vector,
+    joints: Vector,
     owners: Integers,
     points: Vector,
     reach: Vector,
@@ -308,10 +300,8 @@ def share_within(
     seen = _after(q, v, a, dt, a_brake, start, times)
     if not _near(start[1], reach, caps):
         return 1.0
-    q_t, w_t, frames, world, where = np.empty(n), np.empty(n), np.empty((n + 1, 18)), np.empty((n, 3)), np.empty(9)
-    found, spheres, moments = np.empty(groups), np.zeros(groups, dtype=np.int64), np.zeros(groups, dtype=np.int64)
-    body, work = (parents, places, axes, owners, points, caps), (q_t, w_t, frames, world, where)
-    best = (found, spheres, moments)
+    body, (work, best) = (joints, owners, points, caps), _room(n, groups)
+    found = best[0]
     _largest(start, times, seen, a_brake, body, work, best)
     if _too_fast(found, allowed) < 0:
         return 1.0

@@ -45,12 +45,6 @@ class Capsules(NamedTuple):
     moves: Vector
 
     @property
-    def tree(self) -> tuple[Integers, Vector, Vector]:
-        """Parents (n,), places (n, 12) and axes (n, 4: direction, 1 if sliding) of the joints."""
-        joints = self.joints
-        return joints[:, 16].astype(np.int64), joints[:, :12].copy(), joints[:, 12:16].copy()
-
-    @property
     def bodies(self) -> Integers:
         """Body of every piece, shape (P,)."""
         return self.pieces[:, 8].astype(np.int64)

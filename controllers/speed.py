@@ -84,7 +84,7 @@ class SpeedCaps:
         self._first = np.flatnonzero(np.diff(groups, prepend=-1))
         self._reach = np.maximum.reduceat(np.array([_levers(robot, body, p) for _, body, p in spheres]), self._first)
         owners = np.column_stack((self._bodies, np.array(groups, dtype=np.int64)))
-        self._body = (*Capsules.of(robot).tree, owners, self._points, self._reach)
+        self._body = (Capsules.of(robot).joints, owners, self._points, self._reach)
         # Velocity of a centre from its body's twist (linear, angular): I and −[p]×.
         self._at = np.array([np.hstack((np.eye(3), -pin.skew(np.array(p[:3])))) for _, _, p in spheres])
         self._out, none = np.zeros((slots, robot.n + 4)), np.zeros(0)

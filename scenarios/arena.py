@@ -21,7 +21,16 @@ from safeguard.core.certificate import Certificate
 from safeguard.core.enums import FilterStatus, NominalKind
 from safeguard.core.errors import ConfigError, UnknownNameError
 from safeguard.core.robot import RobotModel
-from safeguard.core.types import Command, Nominal, RobotState, TerminalStop, TorqueCommand, Vector, frozen_array
+from safeguard.core.types import (
+    NS_PER_S,
+    Command,
+    Nominal,
+    RobotState,
+    TerminalStop,
+    TorqueCommand,
+    Vector,
+    frozen_array,
+)
 from safeguard.scenarios import streams
 from safeguard.scenarios.adversary import ADVERSARIES, Adversary, Attempt, Nearness, Stage
 from safeguard.scenarios.ledger import KINDS, TORQUE_RATE, BlockResult, Ledger
@@ -249,6 +258,7 @@ class _RawDrive:
         joints = [world.model.joint(name) for name in robot.joints]
         self._q = np.array([int(joint.qposadr[0]) for joint in joints])
         self._v = np.array([int(joint.dofadr[0]) for joint in joints])
+        self._task = TaskSpace(robot, world.period_ns / NS_PER_S)
 
     def place(self, state: RobotState) -> None:
         """Put the body into ``state``."""
@@ -268,11 +278,6 @@ class _RawDrive:
     def torque(self, attempt: Attempt, state: RobotState, dt: float) -> Vector:
         """What a naive drive would do with an attempt, shape (n,), N·m; NaN if it is no proposal."""
         n = self._robot.n
-        if attempt.kind in (NominalKind.TWIST, NominalKind.POSE):
-            a, _ = TaskSpace(self._robot, dt).wanted(
-                state, Nominal(attempt.kind, np.asarray(attempt.value, dtype=float))
-            )
-            return self._inverse(np.full(n, np.nan) if a is None else a)
         value, kp, kd = (_reals(x, n) for x in (attempt.value, attempt.kp, attempt.kd))
         match attempt.kind:
             case NominalKind.TORQUE:
@@ -283,8 +288,9 @@ class _RawDrive:
                 return self._inverse((value - state.v) / dt)
             case NominalKind.ACCELERATION:
                 return self._inverse(value)
-            case _:
-                return np.full(n, np.nan)
+            case NominalKind.TWIST | NominalKind.POSE:
+                a, _ = self._task.wanted(state, Nominal(attempt.kind, np.asarray(attempt.value, dtype=float)))
+                return self._inverse(np.full(n, np.nan) if a is None else a)
 
     def _inverse(self, a: Vector) -> Vector:
         full, out = np.zeros(self._model.nv), np.zeros(self._model.nv)
