@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from importlib import resources
-from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -20,10 +19,10 @@ import numpy as np
 from safeguard.core.enums import Cause, Mode
 from safeguard.modes.certificate import HOLDS, TableCertificate, World, abstraction_digest
 from safeguard.modes.properties import NAMES
-from safeguard.modes.requirements import VELOCITY_SHARE, abstract
+from safeguard.modes.requirements import VELOCITY_SHARE
 from safeguard.modes.spec import TableSpec
 from safeguard.modes.table import ModeTable, compile_table, compiler_digest, load_spec, table_digest
-from safeguard.modes.walk import SAID, Walk, abstraction, walk, worlds
+from safeguard.modes.walk import SAID, Abstraction, Walk, abstraction, walk, worlds
 
 P13: Final = "P13 complete: every mode of the table is reached and every row is a reason somewhere"
 P14: Final = "P14 no trap: no timely way back to NOMINAL"
@@ -47,7 +46,7 @@ def check(
     model = abstraction(spec, period)
     models = worlds(spec, period)
     found: list[Walk] = []
-    for one, done in zip(models, _walks(spec, period, len(models), pool), strict=True):
+    for one, done in zip(models, _walks(models, pool), strict=True):
         found.append(done)
         if told is not None:
             told(", ".join(cause.value for cause in one.split()[0]) or "no slow cause", done)
@@ -59,14 +58,13 @@ def check(
         verdicts[P13] = _complete(spec, model.table, found, set(model.merged.values())) or HOLDS
     verdicts[P2_SLOW] = _slow(model.table) or HOLDS
     verdicts[P21] = _refines(spec, period) or HOLDS
-    small, _ = abstract(spec, period)
     return TableCertificate(
         strategy=spec.strategy,
         table=table_digest(spec),
         compiler=compiler_digest(),
         checker=checker_digest(),
         abstraction=abstraction_digest(spec, period),
-        scaled=_scaled(small),
+        scaled=_scaled(model.spec),
         merged={cause.value: other.value for cause, other in model.merged.items()},
         worlds=tuple(
             World(
@@ -89,14 +87,8 @@ def checker_digest() -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _walks(spec: TableSpec, period: float, count: int, pool: Executor | None) -> Iterator[Walk]:
-    if pool is None:
-        return (_walk(spec, period, index) for index in range(count))
-    return pool.map(_walk, [spec] * count, [period] * count, range(count))
-
-
-def _walk(spec: TableSpec, period: float, index: int) -> Walk:
-    return walk(next(islice(worlds(spec, period), index, None)))
+def _walks(models: tuple[Abstraction, ...], pool: Executor | None) -> Iterator[Walk]:
+    return map(walk, models) if pool is None else pool.map(walk, models)
 
 
 def _complete(spec: TableSpec, table: ModeTable, found: list[Walk], stand_ins: set[Cause]) -> str:

@@ -22,12 +22,27 @@ from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.types import Envelope
 from safeguard.modes.table import (
     ACK,
+    BEYOND,
     CLEAR,
+    COST,
+    DEBOUNCED,
+    DELAYED,
+    DRAIN,
     DRAINED,
+    ESTOP_BIT,
+    FILL,
+    FLAPPING_ROW,
     HEAD,
+    KNOWN,
+    LOCKOUT,
+    LOCKOUT_ROW,
     PERSON,
     READY,
     STANDSTILL,
+    TAKEOVER_FLOOR,
+    TAKEOVER_ROW,
+    WAIVED,
+    WINDOW,
     ModeTable,
     cause_mask,
 )
@@ -49,12 +64,6 @@ _ESTOP, _LOCKOUT, _BOOT = int(Mode.ESTOP), int(Mode.LOCKOUT), int(Mode.BOOT)
 _POLICY: Final = Authority.POLICY
 _BACKUP: Final = Authority.BACKUP
 _MODES: Final = tuple(Mode)
-
-# Places in ``ModeTable.numbers``; the compiler fills them in this order.
-(
-    KNOWN, ESTOP_BIT, DELAYED, DEBOUNCED, FILL, DRAIN, LOCKOUT, BEYOND, LOCKOUT_ROW, WAIVED, TAKEOVER_FLOOR,
-    TAKEOVER_ROW, COST, WINDOW, FLAPPING_ROW,
-) = range(15)  # fmt: skip
 
 
 @part

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,12 @@ READY, ACK, STANDSTILL, CLEAR, DRAINED, PERSON, SHADOW = (GUARD_BIT[guard] for g
 
 HEAD: Final = 6
 """Numbers of a state before those of its buckets."""
+
+# Places in ``ModeTable.numbers``; ``_Compiler.numbers`` fills them in this order.
+(
+    KNOWN, ESTOP_BIT, DELAYED, DEBOUNCED, FILL, DRAIN, LOCKOUT, BEYOND, LOCKOUT_ROW, WAIVED, TAKEOVER_FLOOR,
+    TAKEOVER_ROW, COST, WINDOW, FLAPPING_ROW,
+) = range(15)  # fmt: skip
 
 _NEVER: Final = -1
 
@@ -64,7 +71,7 @@ class ModeTable:
         recoveries: by mode: target or −1, guards, dwell, causes that keep it from being clear, row.
         capabilities: causes that shed it, 1 if it comes back only after agreeing in shadow, dwell, row, largest age.
         configurations: by mask of what is shed: longest stay (0: not allowed), intolerable causes, row.
-        numbers: see ``engine.KNOWN`` and what follows it.
+        numbers: see ``KNOWN`` and what follows it.
     """
 
     strategy: str
@@ -99,7 +106,7 @@ class ModeTable:
     @property
     def most_estops(self) -> int:
         """E-stops that are survived; one more is LOCKOUT."""
-        return int(self.numbers[7])
+        return int(self.numbers[BEYOND])
 
     @property
     def size(self) -> int:
@@ -136,6 +143,7 @@ def load_spec(strategy: str) -> TableSpec:
     return read_spec(TABLES / f"{strategy}.toml")
 
 
+@cache
 def compiler_digest() -> str:
     """SHA-256 of the source of what turns a table into decisions: schema, compiler and engine."""
     source = resources.files("safeguard.modes")
@@ -271,7 +279,7 @@ class _Compiler:
         return tuple(found)
 
     def numbers(self) -> Ints:
-        """In the order of ``engine.KNOWN`` and what follows it."""
+        """In the order of ``KNOWN`` and what follows it."""
         spec, causes = self.spec, self.spec.causes
         cost, window, flapping = 0, 0, 0
         if spec.flapping is not None:

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from safeguard.core.compiled import COUNT, INT_ROWS, INTS, OUT_INTS, kernel, part, types
 from safeguard.core.enums import Authority, Cause, Mode
-from safeguard.modes.engine import ACKED, BRIDGING, ESTOP_BIT, MODE, NEXT, ROWS, SHED, ModeInputs, ModeState, advance
+from safeguard.modes.engine import ACKED, BRIDGING, MODE, NEXT, ROWS, SHED, ModeInputs, ModeState, advance
 from safeguard.modes.properties import BACKUP, MOVES, NOBODY, Rules, broken, judge, rules
 from safeguard.modes.requirements import ABOUT_POLICY, LOCKOUT_CAUSES, Bounds, abstract
 from safeguard.modes.spec import TableSpec
 from safeguard.modes.table import (
     ACK,
     CAUSE_BIT,
+    ESTOP_BIT,
     PERSON,
     READY,
     STANDSTILL,
@@ -141,8 +142,8 @@ def worlds(spec: TableSpec, period: float) -> tuple[Abstraction, ...]:
 
     Causes that act at once are in every world.
     """
-    slow, quick = abstraction(spec, period).split()
-    limits = abstraction(spec, period).limits
+    whole = abstraction(spec, period)
+    (slow, quick), limits = whole.split(), whole.limits
     sheds = [cause for cause in slow if cause in limits.sheds]
     bridged = [cause for cause in slow if cause not in limits.sheds]
     one_each = {limits.sheds[cause]: cause for cause in reversed(sheds)}.values()

@@ -12,11 +12,10 @@ from safeguard.core.enums import Cause, Mode
 from safeguard.modes import STRATEGIES, TableCertificate, load_spec
 from safeguard.modes.certificate import certificate_path
 from safeguard.modes.check import check
-from safeguard.modes.engine import KNOWN
 from safeguard.modes.mutate import mutants
 from safeguard.modes.properties import ACKED, CALM, LEVELS, MOVES, broken, judge
 from safeguard.modes.spec import TableSpec
-from safeguard.modes.table import ACK, CAUSE_BIT, PERSON, READY, STANDSTILL
+from safeguard.modes.table import ACK, CAUSE_BIT, KNOWN, PERSON, READY, STANDSTILL
 from safeguard.modes.walk import Abstraction, abstraction, returns, walk
 
 PERIOD = 0.002

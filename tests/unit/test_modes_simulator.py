@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.errors import ModeTableError
 from safeguard.modes import ModeState, ModeTable, words
-from safeguard.modes.engine import ACKED, BEYOND, CALM, CREDIT, ESTOPS, MODE, MOVING, WINDOW
+from safeguard.modes.engine import ACKED, CALM, CREDIT, ESTOPS, MODE, MOVING
 from safeguard.modes.simulate import RecordedRun, RecordedTicks, merged, page, table_json
 from safeguard.modes.spec import Guard
-from safeguard.modes.table import ACK, HEAD, READY, STANDSTILL, STRATEGIES, compile_table, load_spec
+from safeguard.modes.table import ACK, BEYOND, HEAD, READY, STANDSTILL, STRATEGIES, WINDOW, compile_table, load_spec
 from tests.unit.modes_javascript import disagreeing_states, disagreements, engine, python, questions
 
 Ints = NDArray[np.int64]

@@ -14,19 +14,8 @@ from numpy.typing import NDArray
 
 from safeguard.core.enums import Cause, Mode
 from safeguard.modes import ModeInputs, ModeState, ModeTable, cause_mask, step
-from safeguard.modes.engine import (
-    ACKED,
-    BEYOND,
-    BUCKETS,
-    CALM,
-    COST,
-    CREDIT,
-    ESTOPS,
-    MODE,
-    MOVING,
-    WINDOW,
-    advance,
-)
+from safeguard.modes.engine import ACKED, BUCKETS, CALM, CREDIT, ESTOPS, MODE, MOVING, advance
+from safeguard.modes.table import BEYOND, COST, WINDOW
 from tests.unit.modes_support import ALL, compiled
 
 Ints = NDArray[np.int64]
