@@ -39,6 +39,9 @@ from safeguard.core.types import Vector
 Flags = NDArray[np.bool_]
 
 _NEARER = 1e-4  # m
+_SWEEPS = 3  # over the rows, to find a retreat
+_INSIDE = 1e-5  # rad/s², that a retreat keeps from the bounds: the program is relaxed to it
+_RETREAT = 0.5  # share of the planned deceleration with which it leads away
 
 
 @kernel(types.void, SHAPES, MATRIX, OUT_BLOCKS, OUT)
@@ -250,9 +253,51 @@ def _gradient(
         G[c, j] = between[k, j] * (wrenches[k, 0] * ux + wrenches[k, 1] * uy + wrenches[k, 2] * uz)
 
 
+@leaf
+def _lead_away(
+    C: Vector,
+    bound: Vector,
+    slack: Vector,
+    length: Vector,
+    brake: Vector,
+    a_plan: Vector,
+    lower: Vector,
+    upper: Vector,
+    out: Vector,
+) -> bool:
+    """Fill ``out``: a point near ``brake`` that does more of what the rows wanted; whether there is one.
+
+    Rows in turns, each met by the shortest way (S. Kaczmarz, 1937), every joint within a share of its planned
+    deceleration. No row may lose what it needs by it.
+    """
+    n, rows = C.shape[1], C.shape[0]
+    moved = False
+    for j in range(n):
+        out[j] = brake[j]
+    for _ in range(_SWEEPS):
+        for c in range(rows):
+            short = bound[c] + slack[c]
+            for j in range(n):
+                short -= C[c, j] * out[j]
+            if short > 0.0:
+                step, moved = short / (length[c] * length[c]), True
+                for j in range(n):
+                    low = min(max(lower[j] + _INSIDE, brake[j] - _RETREAT * a_plan[j]), brake[j])
+                    high = max(min(upper[j] - _INSIDE, brake[j] + _RETREAT * a_plan[j]), brake[j])
+                    out[j] = min(max(out[j] + step * C[c, j], low), high)
+    for c in range(rows):
+        gain, short = 0.0, bound[c] + slack[c]
+        for j in range(n):
+            gain += C[c, j] * (out[j] - brake[j])
+            short -= C[c, j] * out[j]
+        if gain < 0.0 and short > 0.0:
+            return False
+    return moved
+
+
 @kernel(
-    types.void, SHAPES, INTS, *[VECTOR] * 5, INTS, BLOCKS, MATRIX, MATRIX, VECTOR, *[NUMBER] * 2, OUT_MATRIX,
-    OUT, OUT, OUT,
+    types.boolean, SHAPES, INTS, *[VECTOR] * 7, INTS, BLOCKS, MATRIX, MATRIX, VECTOR, *[NUMBER] * 2, OUT_MATRIX,
+    *[OUT] * 4,
 )  # fmt: skip
 def steer(
     shapes: Capsules,
@@ -260,6 +305,8 @@ def steer(
     v: Vector,
     a_plan: Vector,
     brake: Vector,
+    lower: Vector,
+    upper: Vector,
     shares: Vector,
     least: Vector,
     when: Integers,
@@ -273,8 +320,9 @@ def steer(
     bound: Vector,
     slack: Vector,
     length: Vector,
-) -> None:
-    """The rows of the chosen pairs as ``Clearance.rows`` defines them, and their lengths."""
+    retreat: Vector,
+) -> bool:
+    """The rows of the chosen pairs as ``Clearance.rows`` defines them, their lengths; whether there is a retreat."""
     joints, total = shapes.joints, 0.0
     for j in range(len(v)):
         total = max(total, abs(v[j]) / a_plan[j])
@@ -287,8 +335,8 @@ def steer(
             square += C[c, j] * C[c, j]
             at_planned += C[c, j] * min(max(-v[j] / dt, -a_plan[j]), a_plan[j])
             at_brake += C[c, j] * brake[j]
-        excess = least[k] - row[k]
-        wanted = at_planned - (excess if excess < 0.0 else decay * excess)
+        wanted = at_planned - decay * (least[k] - row[k])
         bound[c] = min(wanted, at_brake)
         slack[c] = wanted - bound[c]
         length[c] = max(sqrt(square), 1e-12)
+    return _lead_away(C, bound, slack, length, brake, a_plan, lower, upper, retreat)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safeguard.controllers import capsules as kernels
 from safeguard.controllers.brake import StopPlan
 from safeguard.controllers.shapes import CAPSULES, Capsules
-from safeguard.controllers.stop_proof import PROVED, RECOVERY, prove
+from safeguard.controllers.stop_proof import PROVED, ROUNDING, prove
 from safeguard.core.config import ClearanceConfig
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Indices, Vector
@@ -20,6 +20,7 @@ from safeguard.core.types import Indices, Vector
 Flags = NDArray[np.bool_]
 
 _SHARES = 1.0 - np.sqrt(1.0 - np.linspace(0.0, 1.0, 5))  # moments of a stop: equal steps of a braking joint
+_GAIN = 1e-6  # m, that a pair below its floor has to come away in every stop; no rounding may let it creep closer
 _ANY_NORMAL = np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
 _GUESS, _HINT = np.array([1.0, 0.0, 0.0]), np.zeros(2, dtype=np.int32)
 _SEED, _SAMPLES = 11, 64  # configurations in which pairs are seen at their widest
@@ -62,6 +63,12 @@ class ClearanceRows:
     bound: Vector
     slack: Vector
     length: Vector
+
+    def relaxed(self, point: Vector) -> ClearanceRows:
+        """The same rows, each relaxed as far as ``point`` needs, shape (n,), rad/s², and no further."""
+        wanted = self.bound + self.slack
+        bound = np.minimum(wanted, self.C @ point)
+        return replace(self, bound=bound, slack=wanted - bound)
 
 
 class Clearance:
@@ -143,19 +150,21 @@ class Clearance:
 
     def rows(
         self, q: Vector, v: Vector, a_plan: Vector, brake: Vector, lower: Vector, upper: Vector, dt: float
-    ) -> ClearanceRows:
-        """Rows at a state, for accelerations between ``lower`` and ``upper``.
+    ) -> tuple[ClearanceRows, Vector]:
+        """(rows at a state for accelerations between ``lower`` and ``upper``, the retreat).
 
         The stop from (q, v) with the planned deceleration a_p is measured at a few moments s; for each pair the row
         is taken where it comes nearest: distance d, gradient G there. Taken there, it contains what the motion does
         to the gradient (the J̇v of a row taken at q). An acceleration a for one period moves that point by
         D (a − a_0) to first order, with D_j = dt²/2 + dt min(s, |v_j| / a_p,j), and not at all for the planned
         braking a_0. The distance left on the stop is d + C (a − a_0), C = G D, and must not fall faster than its
-        excess over d_row decays:
+        excess over d_row decays, nor grow more slowly than what is missing does:
 
-            C (a − a_0) ≥ −(dt/τ) max(d − d_row, 0) − min(d − d_row, 0),
+            C (a − a_0) ≥ −(dt/τ) (d − d_row),
 
-        relaxed to what full braking gives. The relaxation is the slack.
+        relaxed to what full braking gives. The relaxation is the slack. The retreat is an acceleration that gives
+        more: it brakes, and leads away from what is too near, with at most half the planned deceleration; where there
+        is none it is ``brake`` itself.
         """
         shapes, samples, pairs = self._shapes, len(_SHARES), len(self.names)
         distances, frames = np.empty((samples, pairs)), np.empty((samples, len(q) + 1, 12))
@@ -173,15 +182,15 @@ class Clearance:
             near = self._near(v, a_plan, lower, upper, dt, frames, distances, known)
         if len(near) == 0:
             self._seats[:] = -1
-            return self._no_rows
+            return self._no_rows, brake
         near, slots = self._seat(near)
-        k = len(near)
+        k, retreat = len(near), np.empty(len(q))
         C, bound, slack, length = np.empty((k, len(q))), np.empty(k), np.empty(k), np.empty(k)
-        kernels.steer(
-            shapes, near, v, a_plan, brake, _SHARES, self._least, self._when, frames, self._between,
-            self._wrenches, self._row, dt / self._config.decay_s, dt, C, bound, slack, length,
+        away = kernels.steer(
+            shapes, near, v, a_plan, brake, lower, upper, _SHARES, self._least, self._when, frames, self._between,
+            self._wrenches, self._row, dt / self._config.decay_s, dt, C, bound, slack, length, retreat,
         )  # fmt: skip
-        return ClearanceRows(near, slots, C, bound, slack, length)
+        return ClearanceRows(near, slots, C, bound, slack, length), retreat if away else brake
 
     def _near(
         self, v: Vector, a_plan: Vector, lower: Vector, upper: Vector, dt: float,
@@ -211,41 +220,42 @@ class Clearance:
 
     # -- the proof ------------------------------------------------------------------------------------
 
-    def stop_refusal(self, now: Distances, end: Distances, plan: StopPlan) -> str:
+    def stop_refusal(self, now: Distances, end: Distances, plan: StopPlan, gain: float = _GAIN) -> str:
         """Why the way from a measured configuration into ``plan`` and to its end may not stay clear, or "".
 
         ``now`` are the distances there, ``end`` those at any other configuration; the nearer to the end of the
         plan, the better the motion bound with which the proof begins (``stop_proof.prove``). Every sample keeps the
-        floor, every point between two samples the hard floor. A pair that is already below a floor must not come any
-        closer. Where neither capsules nor corners settle a pair, coal's distances do.
+        floor, every point between two samples the hard floor. A pair that is already below its floor must come away
+        by ``gain``, m, at every sample. Where neither capsules nor corners settle a pair, coal's distances do.
         """
-        count = self._prove(now, end, plan, self._every)
+        count = self._prove(now, end, plan, self._every, gain)
         if count > 0:
             self._refine(now, self._some[:count].copy())
-            count = self._prove(now, end, plan, self._some[:count].copy())
+            count = self._prove(now, end, plan, self._some[:count].copy(), gain)
         if count > 0:
-            return self._bisected_refusal(now, plan, self._some[:count].copy())
+            return self._bisected_refusal(now, plan, self._some[:count].copy(), gain)
         return "" if count == PROVED else self._reason(int(self._found[0]), float(self._found[1]))
 
-    def _prove(self, now: Distances, end: Distances, plan: StopPlan, among: Indices) -> int:
+    def _prove(self, now: Distances, end: Distances, plan: StopPlan, among: Indices, gain: float) -> int:
         return prove(
             self._shapes, self._furthest, self.floors, now.q, now.d, now.exact, end.q, end.d,
-            plan.q0, plan.v0, plan.a_brake, among, self._config.path_samples, self._memory, self._some, self._found,
+            plan.q0, plan.v0, plan.a_brake, among, self._config.path_samples, gain, self._memory, self._some,
+            self._found,
         )  # fmt: skip
 
-    def _bisected_refusal(self, now: Distances, plan: StopPlan, pairs: Indices) -> str:
+    def _bisected_refusal(self, now: Distances, plan: StopPlan, pairs: Indices, gain: float) -> str:
         """As ``stop_proof.prove``, with the distances of the pieces themselves: all intervals are halved at once."""
         first, (floor, hard) = now.d[pairs], self.floors[:, pairs]
-        floor = np.minimum(floor, first - RECOVERY)
-        hard = np.where(first > hard + RECOVERY, hard, -np.inf)
+        floor = np.minimum(floor, first + gain)
+        hard = np.where(first > hard + ROUNDING, hard, -np.inf)
         t = float(plan.durations.max()) * np.array([0.0, 0.5, 1.0])
         path = np.vstack((now.q, plan.positions(t[:, None])))
         t = np.concatenate(([-1.0], t))  # the measured configuration is at no time of the plan
         found = np.vstack((now.d[pairs], [self._exact(q, pairs) for q in path[1:]]))
         while True:
-            if (found < floor).any():
-                k, worst = np.unravel_index(int(np.argmin(found - floor)), found.shape)
-                return self._reason(int(pairs[worst]), float(found[k, worst]))
+            if (found[1:] < floor).any():
+                k, worst = np.unravel_index(int(np.argmin(found[1:] - floor)), found[1:].shape)
+                return self._reason(int(pairs[worst]), float(found[1 + k, worst]))
             way = np.abs(path[1:] - path[:-1]) @ self._reach[pairs].T
             open_ = np.flatnonzero((found[1:] + found[:-1] - way < 2.0 * hard).any(axis=1))
             if len(open_) == 0:

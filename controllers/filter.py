@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from safeguard.controllers.brake import StopPlan
 from safeguard.controllers.checker import Checker
-from safeguard.controllers.clearance import Clearance, Distances
+from safeguard.controllers.clearance import Clearance, ClearanceRows, Distances
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.controllers.figures import figures
 from safeguard.controllers.motor import TorqueBounds
@@ -28,6 +28,7 @@ from safeguard.controllers.prediction import InFlight
 from safeguard.controllers.program import TIGHTEN, Problem, Program
 from safeguard.controllers.proposal import numbers, wanted
 from safeguard.controllers.speed import SpeedCaps
+from safeguard.controllers.stop_proof import ROUNDING
 from safeguard.controllers.stop_torque import StopTorque
 from safeguard.controllers.task import TaskSpace
 from safeguard.controllers.viability import JointBounds, braking_point, least_margins, next_state, stop_position
@@ -143,7 +144,7 @@ class SafetyFilter:
         corners = plan.corners()
         refusal = self._checker.torque_refusal(self.dynamics.torques_along(*corners), v=corners[1])
         now = self._clearance.measure(state.q)
-        return refusal or self._clearance.stop_refusal(now, now, plan)
+        return refusal or self._clearance.stop_refusal(now, now, plan, gain=-ROUNDING)
 
     def __call__(
         self,
@@ -214,11 +215,11 @@ class SafetyFilter:
             return self._commit(state, problem, motion, FilterStatus.ADMISSIBLE, SolverStatus.SKIPPED, 0)
         a, status, iterations = self._solve(problem)
         if self._speed and status.answered:
-            a = self._speed.within(problem.q, problem.v, a, problem.brake, self._speed.configured)
+            a = self._speed.within(problem.q, problem.v, a, problem.retreat, self._speed.configured)
         if not status.answered:
             return self._run_backup(state, problem.nominal, status, iterations, "solver did not finish", problem)
         motion = self._motion(problem, a, self.dynamics.torque(a), state.t)
-        refusal = self._motion_refusal(problem, motion) or self._stop_refusal(problem, motion)
+        refusal = self._motion_refusal(problem, motion, problem.retreat_rows) or self._stop_refusal(problem, motion)
         if refusal:
             return self._run_backup(state, problem.nominal, status, iterations, refusal, problem)
         return self._commit(state, problem, motion, FilterStatus.CORRECTED, status, iterations)
@@ -264,25 +265,37 @@ class SafetyFilter:
         q, v, dt = state.q, state.v, self.dt
         brake = self._brake(q, v)
         lower, upper = self._bounds(q, v, brake, envelope.velocity, envelope.acceleration)
-        rows = self._clearance.rows(q, v, self.figures.a_plan, brake, lower, upper, dt)
+        rows, retreat = self._clearance.rows(q, v, self.figures.a_plan, brake, lower, upper, dt)
+        retreat_rows = rows
+        if retreat is not brake:
+            retreat = self._allowed(q, v, retreat, brake)
+            retreat_rows = rows.relaxed(retreat)
         slack: tuple[tuple[str, float], ...] = ()
         if len(rows.pairs):
             relaxed = np.flatnonzero(rows.slack > self.config.slack_tolerance_m).tolist()
             slack = tuple((f"clearance:{self._clearance.names[rows.pairs[k]]}", float(rows.slack[k])) for k in relaxed)
         speed = None
         if self._speed:
-            speed = self._speed.rows(q, v, a, brake, lower, upper, self._speed.configured)
+            speed = self._speed.rows(q, v, a, retreat, lower, upper, self._speed.configured)
             slow: list[int] = np.flatnonzero(speed.slack > self.config.slack_tolerance_m).tolist()
             slack += tuple((self._speed.names[int(speed.pairs[k])], float(speed.slack[k])) for k in slow)
-        smooth = self._smooth(brake)
-        return Problem(q, v, a, torque, smooth, brake, lower, upper, rows, speed, slack, self._clearance.now)
+        return Problem(
+            q, v, a, torque, self._smooth(retreat), lower, upper, rows, retreat, retreat_rows, speed, slack,
+            self._clearance.now,
+        )  # fmt: skip
 
-    def _smooth(self, brake: Vector) -> tuple[Vector, Vector] | None:
-        """Torques within a comfortable change of the last one, widened to that of the braking point."""
+    def _allowed(self, q: Vector, v: Vector, retreat: Vector, brake: Vector) -> Vector:
+        """``retreat`` if it keeps torque limits and speed caps, else a point between it and ``brake`` that does."""
+        if self._checker.torque_refusal(self.dynamics.torque(retreat), v=self._speeds(v, retreat)):
+            return brake
+        return self._speed.within(q, v, retreat, brake, self._speed.configured) if self._speed else retreat
+
+    def _smooth(self, retreat: Vector) -> tuple[Vector, Vector] | None:
+        """Torques within a comfortable change of the last one, widened to that of the retreat."""
         if self._last_torque is None or self.config.torque_rate == "recorded":
             return None
-        change, at_brake = self.robot.limits.tau_rate_max * self.dt, self.dynamics.torque(brake)
-        return np.minimum(self._last_torque - change, at_brake), np.maximum(self._last_torque + change, at_brake)
+        change, known = self.robot.limits.tau_rate_max * self.dt, self.dynamics.torque(retreat)
+        return np.minimum(self._last_torque - change, known), np.maximum(self._last_torque + change, known)
 
     def _brake(self, q: Vector, v: Vector) -> Vector:
         """The braking point; a joint beyond its planned limits is led back, shape (n,), rad/s².
@@ -316,26 +329,25 @@ class SafetyFilter:
         if problem.smooth is not None and not ((problem.smooth[0] <= tau) & (tau <= problem.smooth[1])).all():
             return None
         motion = self._motion(problem, a, tau, now)
-        return None if self._motion_refusal(problem, motion) else motion
+        return None if self._motion_refusal(problem, motion, problem.rows) else motion
 
     def _solve(self, problem: Problem) -> tuple[Vector, SolverStatus, int]:
         return self._program.solve(problem, self.dynamics)
 
     # -- checks ---------------------------------------------------------------------------------------
 
-    def _motion_refusal(self, problem: Problem, motion: _Motion) -> str:
+    def _motion_refusal(self, problem: Problem, motion: _Motion, rows: ClearanceRows) -> str:
         """The checker's view of this tick: torque, limits, the dynamics themselves and the clearance rows."""
         refusal = self._checker.torque_refusal(motion.tau, v=self._speeds(problem.v, motion.a))
         refusal = refusal or self._checker.motion_refusal(problem.q, problem.v, motion.a)
         if self._speed and not refusal:
-            refusal = self._speed.refusal(problem.q, problem.v, motion.a, problem.brake, self._speed.configured)
+            refusal = self._speed.refusal(problem.q, problem.v, motion.a, problem.retreat, self._speed.configured)
         if refusal:
             return refusal
         if problem.torque is not None:
             residual = float(np.abs(self.dynamics.torque(motion.a) - motion.tau).max())
             if not residual < 1e-6:
                 return f"torque and acceleration differ by {residual:.2e} N·m"
-        rows = problem.rows
         if len(rows.pairs) == 0:
             return ""
         short = rows.bound - rows.C @ motion.a

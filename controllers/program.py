@@ -56,9 +56,11 @@ class Problem:
         nominal: proposed acceleration, shape (n,), rad/s².
         torque: the proposed torque itself, shape (n,), N·m, if that was the input.
         smooth: (smallest, largest) torque that keeps the torque rate comfortable, each of shape (n,), N·m, or None.
-        brake: the braking point, shape (n,), rad/s².
         lower, upper: viable accelerations, shape (n,), rad/s².
-        rows: clearance rows.
+        rows: clearance rows that a proposal keeps, relaxed to full braking.
+        retreat: full braking, or what besides leads away from what is too near; the program always has this solution,
+            shape (n,), rad/s².
+        retreat_rows: clearance rows of the program, relaxed to the retreat.
         speed: rows of the speed caps, if there are any.
         slack: (name, amount) of the relaxed ones, m.
         distances: of all kept pairs at q.
@@ -69,10 +71,11 @@ class Problem:
     nominal: Vector
     torque: Vector | None
     smooth: tuple[Vector, Vector] | None
-    brake: Vector
     lower: Vector
     upper: Vector
     rows: ClearanceRows
+    retreat: Vector
+    retreat_rows: ClearanceRows
     speed: ClearanceRows | None
     slack: tuple[tuple[str, float], ...]
     distances: Distances
@@ -187,7 +190,9 @@ class Program:
 
     def solve(self, problem: Problem, dynamics: Dynamics) -> tuple[Vector, SolverStatus, int]:
         """(acceleration, status, iterations); an acceleration only where the status is ``answered``."""
-        rows = problem.rows if problem.speed is None else joined(problem.rows, problem.speed, *self._first)
+        rows = problem.retreat_rows
+        if problem.speed is not None:
+            rows = joined(rows, problem.speed, *self._first)
         self._rows = rows
         tau_low, tau_high = self._torque(problem.v)
         self._smoothed = None
@@ -195,7 +200,7 @@ class Program:
             self._smoothed = tau_low < problem.smooth[0], problem.smooth[1] < tau_high
             tau_low, tau_high = (np.clip(edge, tau_low, tau_high) for edge in problem.smooth)
         fill(
-            problem.nominal, problem.brake, problem.lower, problem.upper, dynamics.M.T, dynamics.h,
+            problem.nominal, problem.retreat, problem.lower, problem.upper, dynamics.M.T, dynamics.h,
             tau_low, tau_high, rows.slots, rows.C, rows.bound, rows.length, TIGHTEN * self._eps,
             self._dense, self._low, self._high, self._wanted, self._start,
         )  # fmt: skip
@@ -205,7 +210,7 @@ class Program:
         """Names of the rows of the last ``solve`` that bind at ``a``."""
         binding(a, self._dense, self._low, self._high, _ACTIVE * self._eps, self._binds)
         sides: list[int] = self._binds.tolist()
-        joints, rows = 2 * self._n, self._rows or problem.rows
+        joints, rows = 2 * self._n, self._rows or problem.retreat_rows
         names = [self._names[side][r] for r, side in enumerate(sides[:joints]) if side]
         if self._smoothed is not None:
             low, high = self._smoothed

@@ -23,6 +23,7 @@ from safeguard.core.compiled import (
     COUNT,
     INTS,
     MATRIX,
+    NUMBER,
     OUT,
     OUT_FLAGS,
     OUT_INTS,
@@ -38,7 +39,7 @@ from safeguard.core.types import Vector
 Flags = NDArray[np.bool_]
 
 PROVED, REFUSED = 0, -1
-RECOVERY = 1e-5  # m; rounding of a distance that must not shrink
+ROUNDING = 1e-5  # m; of a distance
 _CLEAR, _KEEP, _DOUBT, _REFUSE = 0, 1, 2, 3
 _LEAD, _WAY, _SAMPLE, _TWICE, _BEGIN, _END = 0, 1, 2, 3, 4, 5
 _START, _ENTRY, _LAST = 0, 1, 2  # samples: q, q0, the end of the stop
@@ -88,7 +89,7 @@ def _questions(
     for c in range(m):
         k, lead, way, sample, twice = who[c], facts[c, _LEAD], facts[c, _WAY], facts[c, _SAMPLE], facts[c, _TWICE]
         if stage == _START:
-            sample = floors[0, k] + RECOVERY
+            sample = floors[0, k] + ROUNDING
             asked[0, c] = -inf if known[k] or now[k] >= sample else sample + lead + way
         elif stage == _LAST:
             asked[0, c] = max(sample, twice + way - facts[c, _BEGIN])
@@ -144,6 +145,7 @@ def _answer(
     asked: Vector,
     d: Vector,
     sure: Flags,
+    gain: float,
 ) -> int:
     """What the distance at a sample says about a pair."""
     lead, way = facts[c, _LEAD], facts[c, _WAY]
@@ -152,10 +154,10 @@ def _answer(
             now[k], known[k] = max(now[k], d[c]), sure[c]
             if d[c] >= asked[0, c]:
                 return _CLEAR
-            if not sure[c] and now[k] < floors[0, k] + RECOVERY:
+            if not sure[c] and now[k] < floors[0, k] + ROUNDING:
                 return _DOUBT
-        facts[c, _SAMPLE], facts[c, _BEGIN] = min(floors[0, k], now[k] - RECOVERY), now[k] - lead
-        facts[c, _TWICE] = 2.0 * floors[1, k] if now[k] > floors[1, k] + RECOVERY else -inf
+        facts[c, _SAMPLE], facts[c, _BEGIN] = min(floors[0, k], now[k] + gain), now[k] - lead
+        facts[c, _TWICE] = 2.0 * floors[1, k] if now[k] > floors[1, k] + ROUNDING else -inf
         return _KEEP
     if stage == _ENTRY:
         d[c] = max(d[c], facts[c, _BEGIN])
@@ -313,7 +315,7 @@ def _halve(
 
 
 @kernel(
-    COUNT, SHAPES, VECTOR, MATRIX, VECTOR, OUT, OUT_FLAGS, *[VECTOR] * 5, INTS, COUNT, OUT_MATRIX, OUT_INTS, OUT
+    COUNT, SHAPES, VECTOR, MATRIX, VECTOR, OUT, OUT_FLAGS, *[VECTOR] * 5, INTS, COUNT, NUMBER, OUT_MATRIX, OUT_INTS, OUT
 )  # fmt: skip
 def prove(
     shapes: Capsules,
@@ -329,6 +331,7 @@ def prove(
     a_brake: Vector,
     among: Integers,
     most: int,
+    gain: float,
     memory: Vector,
     vague: Integers,
     found: Vector,
@@ -338,8 +341,8 @@ def prove(
     ``now`` are distances at ``q``, from where the way leads to q0 and along the stop, ``known`` which of them are not
     just lower bounds (both are improved); ``end`` are lower bounds at ``q_end``, which is near the end. Every sample
     keeps the floor (row 0 of ``floors``), every point between two samples the hard floor (row 1). A pair that is below
-    a floor already must not come closer. A refusal puts the pair and its distance into ``found``, NaN if ``most``
-    samples did not prove the stop.
+    its floor already must keep what it has and ``gain``, m, at every sample. A refusal puts the pair and its distance
+    into ``found``, NaN if ``most`` samples did not prove the stop.
     """
     n, m, doubts = len(q), len(among), 0
     path, who, facts, asked = np.empty((3, n)), np.empty(m, dtype=np.int64), np.empty((m, 6)), np.empty((2, m))
@@ -355,7 +358,7 @@ def prove(
         kept = 0
         for c in range(m):
             k = who[c]
-            answer = _answer(stage, floors, now, known, k, facts, c, asked, d, sure)
+            answer = _answer(stage, floors, now, known, k, facts, c, asked, d, sure, gain)
             if answer == _REFUSE and shapes.pairs[k, 2] < BOUND:
                 found[0], found[1] = k, d[c]
                 return REFUSED

@@ -186,8 +186,8 @@ def blind_to_torque(patch: Patch) -> None:
 def blind_to_collision(patch: Patch) -> None:
     """Neither rows nor the stop look at distances."""
 
-    def rows(self: Clearance, *_: object) -> ClearanceRows:
-        return self._no_rows
+    def rows(self: Clearance, *given: Any) -> tuple[ClearanceRows, Vector]:
+        return self._no_rows, given[3]
 
     patch.setattr(Clearance, "rows", rows)
     patch.setattr(Clearance, "stop_refusal", always(""))

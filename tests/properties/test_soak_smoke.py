@@ -31,6 +31,18 @@ def test_no_adversary_gets_through() -> None:
     assert verdict.shares("garbage")["backup"] > 0.05
 
 
+def test_a_constant_push_does_not_creep_through_a_floor() -> None:
+    """Four seconds in which the nearest points of a wrist jump between corners: no contact, and nobody freezes.
+
+    With stops that may lose 10 µm below a floor, links overlap from tick 1792 on (docs/decisions/0018-retreat.md).
+    """
+    verdict = run_soak(SoakPlan(robot="g1", ticks=1_000_000, seed=41), blocks=[211])
+    assert verdict.results[0].adversary == "lean"
+    assert verdict.passed, verdict.findings
+    assert verdict.shares()["corrected"] > 0.95
+    assert verdict.shares()["stuck"] < 0.05
+
+
 def test_without_the_filter_every_kind_is_seen() -> None:
     """Negative control: the same starts and proposals on the same plant break everything that is judged."""
     verdict = run_soak(SoakPlan(ticks=200 * len(ADVERSARIES), block_ticks=200, seed=3, filtered=False))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from safeguard.controllers.brake import StopPlan
 from safeguard.controllers.clearance import Clearance
+from safeguard.controllers.stop_proof import ROUNDING
 from safeguard.core.config import ClearanceConfig
 from safeguard.core.types import Indices, Vector
 from tests.unit.controllers_support import (
@@ -35,7 +36,7 @@ def all_rows(q: Vector) -> tuple[Indices, Vector]:
     """(pairs, gradient of their distances) of every pair at ``q``."""
     everything = ClearanceConfig(zone_m=100.0, slots=len(panda().collision.pairs))
     clearance, still = Clearance(panda(), everything), np.zeros(7)
-    rows = clearance.rows(q, still, A_BRAKE, still, -A_MAX, A_MAX, DT)
+    rows, _ = clearance.rows(q, still, A_BRAKE, still, -A_MAX, A_MAX, DT)
     return rows.pairs, rows.C / (0.5 * DT * DT)
 
 
@@ -129,10 +130,15 @@ def stop(q: Vector, v: Vector) -> StopPlan:
     return StopPlan(q, v, A_BRAKE, 0)
 
 
-def refusal_of(clearance: Clearance, q: Vector, plan: StopPlan) -> str:
+def away_from(q: Vector, v: Vector) -> StopPlan:
+    """The stop after one period at ``v`` from ``q``."""
+    return stop(q + v * DT, v)
+
+
+def refusal_of(clearance: Clearance, q: Vector, plan: StopPlan, **gain: float) -> str:
     """What the check of a stop says that begins at ``q``."""
     now = clearance.measure(q)
-    return clearance.stop_refusal(now, now, plan)
+    return clearance.stop_refusal(now, now, plan, **gain)
 
 
 def close_q(rng: np.random.Generator) -> Vector:
@@ -227,15 +233,16 @@ def test_a_pass_between_two_samples_is_not_missed(start: list[float], end: list[
     assert refusal_of(clearance, q, plan) != ""
 
 
-def test_a_stop_that_stands_still_is_always_accepted() -> None:
-    """No motion: the stop from rest is accepted even at a configuration that is already too close."""
+def test_standing_still_is_always_accepted_as_a_start_and_never_as_a_motion_from_too_near() -> None:
+    """No motion: a start at rest is accepted even where links are too close; a motion there has to lead away."""
     clearance, rng = Clearance(panda(), CONFIG), np.random.default_rng(7)
     close = 0
     for _ in range(200):
         q = random_q(rng)
         distances = clearance.measure(q).d
         close += distances.min() < 0.0
-        assert refusal_of(clearance, q, stop(q, np.zeros(7))) == ""
+        assert refusal_of(clearance, q, stop(q, np.zeros(7)), gain=-ROUNDING) == ""
+        assert (refusal_of(clearance, q, stop(q, np.zeros(7))) == "") == (distances.min() >= CONFIG.floor_m)
     assert close > 5
 
 
@@ -252,8 +259,8 @@ def test_a_pair_below_its_floor_may_separate_but_not_approach() -> None:
         pairs, G = all_rows(q)
         away = G[list(pairs).index(int(distances.argmin()))]
         v = 0.1 * away / np.abs(away).max()
-        assert refusal_of(clearance, q, stop(q, v)) == ""
-        assert refusal_of(clearance, q, stop(q, -v)) != ""
+        assert refusal_of(clearance, q, away_from(q, v)) == ""
+        assert refusal_of(clearance, q, away_from(q, -v)) != ""
     assert seen >= 10
 
 

@@ -79,3 +79,31 @@ def test_what_was_asked_before_does_not_change_an_answer(name: str, spread: floa
         assert least == pytest.approx(float(distances(robot.pin_model, robot.collision, q).min()), abs=2e-6)
         assert pair in clearance.names
     assert 5 <= refused <= 110
+
+
+@pytest.mark.parametrize(("name", "spread"), [("panda", 0.8), ("ur10", 0.8), ("so101", 0.6), ("g1", 0.3)])
+def test_a_pair_below_its_floor_may_come_away_but_lose_nothing(name: str, spread: float) -> None:
+    """Of small steps along and against the gradient of one such pair's distance none is accepted that loses any."""
+    robot = robot_of(name)
+    clearance, rng = Clearance(robot, CONFIG), np.random.default_rng(2)
+    gained = refused = 0
+    while gained < 12:
+        q = np.clip(robot.home + spread * rng.normal(size=robot.n), robot.limits.q_min, robot.limits.q_max)
+        before = distances(robot.pin_model, robot.collision, q)
+        if (before < clearance.floors[0]).sum() != 1 or (before < 2e-4).any():
+            continue
+        pair = int((before - clearance.floors[0]).argmin())
+        slope = np.array([
+            distances(robot.pin_model, robot.collision, q + 1e-5 * e)[pair] - before[pair] for e in np.eye(robot.n)
+        ])  # fmt: skip
+        if not np.abs(slope).max() > 1e-7:
+            continue
+        for size in (-1e-4, -2e-5, 1e-3):
+            step = size * slope / np.linalg.norm(slope)
+            now = clearance.measure(q)
+            refusal = clearance.stop_refusal(now, now, StopPlan(q + step, np.zeros(robot.n), robot.limits.a_max, 0))
+            after = distances(robot.pin_model, robot.collision, q + step)
+            assert refusal or after[pair] > before[pair] - 2e-6
+            gained += refusal == ""
+            refused += refusal != ""
+    assert refused >= 12

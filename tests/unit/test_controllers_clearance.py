@@ -22,7 +22,7 @@ A_PLAN = 0.85 * A_BRAKE
 def rows_at(q: Vector, v: Vector, config: ClearanceConfig = CONFIG) -> tuple[ClearanceRows, Vector, Vector]:
     """(rows, distances, braking point) at a state."""
     clearance, brake = Clearance(panda(), config), braking_point(v, A_BRAKE, DT)
-    rows = clearance.rows(q, v, A_PLAN, brake, -A_MAX, A_MAX, DT)
+    rows, _ = clearance.rows(q, v, A_PLAN, brake, -A_MAX, A_MAX, DT)
     return rows, clearance.now.d, brake
 
 
@@ -56,7 +56,7 @@ def test_rows_push_apart_whichever_piece_comes_first(tmp_path: Path) -> None:
     everything = ClearanceConfig(zone_m=100.0)
     clearance, still, one = Clearance(robot, everything), np.zeros(2), np.ones(2)
     for q in (np.array([0.3, 2.6]), np.array([-0.5, -2.9]), np.array([1.0, 0.4])):
-        rows = clearance.rows(q, still, one, still, -one, one, DT)
+        rows, _ = clearance.rows(q, still, one, still, -one, one, DT)
         ends = [(clearance.measure(q + 1e-6 * e).d, clearance.measure(q - 1e-6 * e).d) for e in np.eye(2)]
         quotient = [(after - before)[0] / 2e-6 for after, before in ends]
         np.testing.assert_allclose(rows.C[0] / (0.5 * DT * DT), quotient, atol=1e-5)
@@ -122,7 +122,7 @@ def test_a_pair_keeps_its_slot_while_it_is_near() -> None:
         q, step, before = random_q(rng), 0.002 * rng.normal(size=7), dict[int, int]()
         for _ in range(100):
             q = q + step
-            rows = clearance.rows(q, np.zeros(7), A_PLAN, np.zeros(7), -A_MAX, A_MAX, DT)
+            rows, _ = clearance.rows(q, np.zeros(7), A_PLAN, np.zeros(7), -A_MAX, A_MAX, DT)
             seats = dict(zip(rows.pairs.tolist(), rows.slots.tolist(), strict=True))
             assert all(seats[pair] == before[pair] for pair in seats.keys() & before.keys())
             changes += seats.keys() != before.keys()
@@ -143,6 +143,29 @@ def test_braking_satisfies_every_row() -> None:
         unrelaxed = rows.slack == 0.0
         assert (rows.C @ brake >= (rows.bound + rows.slack))[unrelaxed].all()
     assert relaxed > 0
+
+
+def test_a_retreat_gives_rows_what_braking_does_not_and_takes_nothing() -> None:
+    """At least what braking gives of what every row wants, more of some, and within half the planned deceleration."""
+    rng, away, gains = np.random.default_rng(6), 0, list[float]()
+    lower, upper = -0.3 * A_MAX, 0.3 * A_MAX
+    for _ in range(300):
+        q, v = random_q(rng), 0.01 * rng.normal(size=7)
+        brake = np.clip(braking_point(v, A_BRAKE, DT), lower, upper)
+        rows, retreat = Clearance(panda(), CONFIG).rows(q, v, A_PLAN, brake, lower, upper, DT)
+        wanted = rows.bound + rows.slack
+        if retreat is brake:
+            continue
+        away += 1
+        assert (np.abs(retreat - brake) <= 0.5 * A_PLAN + 1e-12).all()
+        assert ((lower <= retreat) & (retreat <= upper)).all()
+        firm = rows.relaxed(retreat)
+        assert (firm.bound >= rows.bound - 1e-15).all()
+        assert (firm.bound <= rows.C @ retreat).all()
+        np.testing.assert_allclose(firm.bound + firm.slack, wanted, atol=1e-15)
+        gains.append(float((firm.bound - rows.bound).max()))
+    assert away >= 20
+    assert np.median(gains) > 1e-7
 
 
 def test_outside_the_buffer_at_rest_no_slack_is_needed() -> None:
