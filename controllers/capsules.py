@@ -296,7 +296,7 @@ def _lead_away(
 
 
 @kernel(
-    types.boolean, SHAPES, INTS, *[VECTOR] * 7, INTS, BLOCKS, MATRIX, MATRIX, VECTOR, *[NUMBER] * 2, OUT_MATRIX,
+    types.boolean, SHAPES, INTS, *[VECTOR] * 7, INTS, BLOCKS, MATRIX, MATRIX, VECTOR, *[NUMBER] * 3, OUT_MATRIX,
     *[OUT] * 4,
 )  # fmt: skip
 def steer(
@@ -315,6 +315,7 @@ def steer(
     wrenches: Vector,
     row: Vector,
     decay: float,
+    approach: float,
     dt: float,
     C: Vector,
     bound: Vector,
@@ -322,7 +323,10 @@ def steer(
     length: Vector,
     retreat: Vector,
 ) -> bool:
-    """The rows of the chosen pairs as ``Clearance.rows`` defines them, their lengths; whether there is a retreat."""
+    """The rows of the chosen pairs as ``Clearance.rows`` defines them, their lengths; whether there is a retreat.
+
+    ``decay`` is the share of what is missing that comes back in a period, ``approach`` that of an excess that may go.
+    """
     joints, total = shapes.joints, 0.0
     for j in range(len(v)):
         total = max(total, abs(v[j]) / a_plan[j])
@@ -335,7 +339,8 @@ def steer(
             square += C[c, j] * C[c, j]
             at_planned += C[c, j] * min(max(-v[j] / dt, -a_plan[j]), a_plan[j])
             at_brake += C[c, j] * brake[j]
-        wanted = at_planned - decay * (least[k] - row[k])
+        excess = least[k] - row[k]
+        wanted = at_planned - (decay if excess < 0.0 else approach) * excess
         bound[c] = min(wanted, at_brake)
         slack[c] = wanted - bound[c]
         length[c] = max(sqrt(square), 1e-12)

@@ -32,6 +32,10 @@ class Checker:
         self._limits, self._joints, self._a_brake, self._dt = limits, joints, a_brake, dt
         self._most = np.array((limits.v_max, limits.a_max, limits.q_max, -limits.q_min)) + _ROUNDING
 
+    def speeds(self, v: Vector, a: Vector) -> Vector | None:
+        """The speeds between which a command acts, where torque limits depend on them, shape (2, n), rad/s."""
+        return None if self._limits.torque_curves is None else np.stack((v, v + a * self._dt))
+
     def motion_refusal(self, q: Vector, v: Vector, a: Vector) -> str:
         """Why acceleration ``a`` held for one period from (q, v) breaks a limit, or "".
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safeguard.controllers import capsules as kernels
 from safeguard.controllers.brake import StopPlan
 from safeguard.controllers.shapes import CAPSULES, Capsules
-from safeguard.controllers.stop_proof import PROVED, ROUNDING, prove
+from safeguard.controllers.stop_proof import GAIN, LEAST_GAIN, PROVED, ROUNDING, prove
 from safeguard.core.config import ClearanceConfig
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Indices, Vector
@@ -20,7 +20,6 @@ from safeguard.core.types import Indices, Vector
 Flags = NDArray[np.bool_]
 
 _SHARES = 1.0 - np.sqrt(1.0 - np.linspace(0.0, 1.0, 5))  # moments of a stop: equal steps of a braking joint
-_GAIN = 1e-6  # m, that a pair below its floor has to come away in every stop; no rounding may let it creep closer
 _ANY_NORMAL = np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
 _GUESS, _HINT = np.array([1.0, 0.0, 0.0]), np.zeros(2, dtype=np.int32)
 _SEED, _SAMPLES = 11, 64  # configurations in which pairs are seen at their widest
@@ -106,7 +105,7 @@ class Clearance:
         self._row = row * scale
         self._zone = self._row + config.zone_m
         self._every, self._some, self._found = np.arange(pairs), np.zeros(pairs, dtype=np.int64), np.zeros(2)
-        self._seats = np.full(pairs, -1)
+        self._seats, self._keep = np.full(pairs, -1), np.full(pairs, -inf)
         self._reach, self._between = robot.collision.reach, robot.collision.between
         self._furthest = self._reach.max(axis=0, initial=0.0)
         self._data = robot.pin_model.createData()
@@ -117,8 +116,8 @@ class Clearance:
         self._no_rows = ClearanceRows(none, none, np.zeros((0, n)), nothing, nothing, nothing)
 
     def reset(self) -> None:
-        """Forget which pair had which row, the last good normals, and where the last searches ended."""
-        self._seats[:], self._wrenches[:], self._memory[:] = -1, _ANY_NORMAL, 0.0
+        """Forget which pair had which row, the last good normals, how far links were, where searches ended."""
+        self._seats[:], self._wrenches[:], self._memory[:], self._keep[:] = -1, _ANY_NORMAL, 0.0, -inf
 
     def measure(self, q: Vector) -> Distances:
         """Distances at ``q``."""
@@ -149,7 +148,15 @@ class Clearance:
     # -- rows -----------------------------------------------------------------------------------------
 
     def rows(
-        self, q: Vector, v: Vector, a_plan: Vector, brake: Vector, lower: Vector, upper: Vector, dt: float
+        self,
+        q: Vector,
+        v: Vector,
+        a_plan: Vector,
+        brake: Vector,
+        lower: Vector,
+        upper: Vector,
+        dt: float,
+        away: bool = False,
     ) -> tuple[ClearanceRows, Vector]:
         """(rows at a state for accelerations between ``lower`` and ``upper``, the retreat).
 
@@ -164,7 +171,7 @@ class Clearance:
 
         relaxed to what full braking gives. The relaxation is the slack. The retreat is an acceleration that gives
         more: it brakes, and leads away from what is too near, with at most half the planned deceleration; where there
-        is none it is ``brake`` itself.
+        is none it is ``brake`` itself. With ``away`` no distance with a row may fall at all: there is no excess.
         """
         shapes, samples, pairs = self._shapes, len(_SHARES), len(self.names)
         distances, frames = np.empty((samples, pairs)), np.empty((samples, len(q) + 1, 12))
@@ -186,11 +193,12 @@ class Clearance:
         near, slots = self._seat(near)
         k, retreat = len(near), np.empty(len(q))
         C, bound, slack, length = np.empty((k, len(q))), np.empty(k), np.empty(k), np.empty(k)
-        away = kernels.steer(
+        decay = dt / self._config.decay_s
+        leads = kernels.steer(
             shapes, near, v, a_plan, brake, lower, upper, _SHARES, self._least, self._when, frames, self._between,
-            self._wrenches, self._row, dt / self._config.decay_s, dt, C, bound, slack, length, retreat,
+            self._wrenches, self._row, decay, 0.0 if away else decay, dt, C, bound, slack, length, retreat,
         )  # fmt: skip
-        return ClearanceRows(near, slots, C, bound, slack, length), retreat if away else brake
+        return ClearanceRows(near, slots, C, bound, slack, length), retreat if leads else brake
 
     def _near(
         self, v: Vector, a_plan: Vector, lower: Vector, upper: Vector, dt: float,
@@ -220,33 +228,33 @@ class Clearance:
 
     # -- the proof ------------------------------------------------------------------------------------
 
-    def stop_refusal(self, now: Distances, end: Distances, plan: StopPlan, gain: float = _GAIN) -> str:
+    def stop_refusal(self, now: Distances, end: Distances, plan: StopPlan) -> str:
         """Why the way from a measured configuration into ``plan`` and to its end may not stay clear, or "".
 
         ``now`` are the distances there, ``end`` those at any other configuration; the nearer to the end of the
         plan, the better the motion bound with which the proof begins (``stop_proof.prove``). Every sample keeps the
-        floor, every point between two samples the hard floor. A pair that is already below its floor must come away
-        by ``gain``, m, at every sample. Where neither capsules nor corners settle a pair, coal's distances do.
+        floor, every point between two samples the hard floor. A pair that is already below its floor must keep the
+        most that it has had, or come away. Where neither capsules nor corners settle a pair, coal's distances do.
         """
-        count = self._prove(now, end, plan, self._every, gain)
+        count = self._prove(now, end, plan, self._every)
         if count > 0:
             self._refine(now, self._some[:count].copy())
-            count = self._prove(now, end, plan, self._some[:count].copy(), gain)
+            count = self._prove(now, end, plan, self._some[:count].copy())
         if count > 0:
-            return self._bisected_refusal(now, plan, self._some[:count].copy(), gain)
+            return self._bisected_refusal(now, plan, self._some[:count].copy())
         return "" if count == PROVED else self._reason(int(self._found[0]), float(self._found[1]))
 
-    def _prove(self, now: Distances, end: Distances, plan: StopPlan, among: Indices, gain: float) -> int:
+    def _prove(self, now: Distances, end: Distances, plan: StopPlan, among: Indices) -> int:
         return prove(
-            self._shapes, self._furthest, self.floors, now.q, now.d, now.exact, end.q, end.d,
-            plan.q0, plan.v0, plan.a_brake, among, self._config.path_samples, gain, self._memory, self._some,
-            self._found,
+            self._shapes, self._furthest, self.floors, now.q, now.d, now.exact, self._keep, end.q, end.d,
+            plan.q0, plan.v0, plan.a_brake, among, self._config.path_samples, self._memory, self._some, self._found,
         )  # fmt: skip
 
-    def _bisected_refusal(self, now: Distances, plan: StopPlan, pairs: Indices, gain: float) -> str:
+    def _bisected_refusal(self, now: Distances, plan: StopPlan, pairs: Indices) -> str:
         """As ``stop_proof.prove``, with the distances of the pieces themselves: all intervals are halved at once."""
-        first, (floor, hard) = now.d[pairs], self.floors[:, pairs]
-        floor = np.minimum(floor, first + gain)
+        first, keep, hard = now.d[pairs], self._keep[pairs], self.floors[1, pairs]
+        gained = first + np.maximum(GAIN * (self._reach[pairs] @ np.abs(plan.q0 - now.q)), LEAST_GAIN)
+        floor = np.where(first >= keep, keep, np.minimum(keep, gained))
         hard = np.where(first > hard + ROUNDING, hard, -np.inf)
         t = float(plan.durations.max()) * np.array([0.0, 0.5, 1.0])
         path = np.vstack((now.q, plan.positions(t[:, None])))

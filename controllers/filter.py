@@ -24,14 +24,13 @@ from safeguard.controllers.clearance import Clearance, ClearanceRows, Distances
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.controllers.figures import figures
 from safeguard.controllers.motor import TorqueBounds
+from safeguard.controllers.posing import Posing
 from safeguard.controllers.prediction import InFlight
 from safeguard.controllers.program import TIGHTEN, Problem, Program
-from safeguard.controllers.proposal import numbers, wanted
+from safeguard.controllers.proposal import numbers
 from safeguard.controllers.speed import SpeedCaps
-from safeguard.controllers.stop_proof import ROUNDING
 from safeguard.controllers.stop_torque import StopTorque
-from safeguard.controllers.task import TaskSpace
-from safeguard.controllers.viability import JointBounds, braking_point, least_margins, next_state, stop_position
+from safeguard.controllers.viability import least_margins, next_state, stop_position
 from safeguard.core.certificate import Certificate
 from safeguard.core.config import FilterConfig, SpeedConfig
 from safeguard.core.enums import FilterStatus, Frame, NominalKind, SolverStatus
@@ -98,13 +97,10 @@ class SafetyFilter:
         self._program = Program(robot, config, dt, self._speed.names if self._speed else ())
         self._checker = Checker(robot.limits, robot.joints, made.a_brake, dt)
         self._feedback_torque = TorqueBounds(robot.limits, _FEEDBACK, dt)
+        self._pose = Posing(robot, dt, config, made, self.dynamics, self._clearance, self._speed, self._checker)
         self._stop_share = made.tau_stop / robot.limits.tau_max
         fastest = TorqueBounds(robot.limits, 1.0, dt).along(np.full(robot.n, np.inf))
         self._stop_torque = StopTorque(robot, made.a_brake, np.minimum(made.tau_stop, self._stop_share * fastest))
-        self._bounds = JointBounds(
-            made.q_min, made.q_max, made.v_max, robot.limits.a_max, made.a_plan, dt, made.ceiling
-        )
-        self._task = TaskSpace(robot, dt, config.task)
         self._end_tolerance = 0.5 * config.margins.position_rad  # the other half is for what the model leaves out
         self._tolerance = TIGHTEN * config.solver.eps_abs
         self._plan: StopPlan | None = None
@@ -144,7 +140,7 @@ class SafetyFilter:
         corners = plan.corners()
         refusal = self._checker.torque_refusal(self.dynamics.torques_along(*corners), v=corners[1])
         now = self._clearance.measure(state.q)
-        return refusal or self._clearance.stop_refusal(now, now, plan, gain=-ROUNDING)
+        return refusal or self._clearance.stop_refusal(now, now, plan)
 
     def __call__(
         self,
@@ -205,7 +201,7 @@ class SafetyFilter:
     def _decided(self, state: RobotState, nominal: Nominal, envelope: Envelope) -> FilterResult:
         """The result for the state in which the command will act."""
         self.dynamics.update(state.q, state.v)
-        problem = self._pose(state, nominal, envelope)
+        problem = self._pose(state, nominal, envelope, self._last_torque)
         if problem is None:
             return self._run_backup(
                 state, None, SolverStatus.REJECTED, 0, f"proposal is not {self.robot.n} finite numbers of sane size"
@@ -255,64 +251,6 @@ class SafetyFilter:
             refusal=refusal,
         )
 
-    # -- posing the problem ---------------------------------------------------------------------------
-
-    def _pose(self, state: RobotState, nominal: Nominal, envelope: Envelope) -> Problem | None:
-        """Everything the tick needs; None if the proposal is not usable."""
-        torque, a = wanted(nominal, state, self.dynamics, self._task, self.dt)
-        if a is None:
-            return None
-        q, v, dt = state.q, state.v, self.dt
-        brake = self._brake(q, v)
-        lower, upper = self._bounds(q, v, brake, envelope.velocity, envelope.acceleration)
-        rows, retreat = self._clearance.rows(q, v, self.figures.a_plan, brake, lower, upper, dt)
-        retreat_rows = rows
-        if retreat is not brake:
-            retreat = self._allowed(q, v, retreat, brake)
-            retreat_rows = rows.relaxed(retreat)
-        slack: tuple[tuple[str, float], ...] = ()
-        if len(rows.pairs):
-            relaxed = np.flatnonzero(rows.slack > self.config.slack_tolerance_m).tolist()
-            slack = tuple((f"clearance:{self._clearance.names[rows.pairs[k]]}", float(rows.slack[k])) for k in relaxed)
-        speed = None
-        if self._speed:
-            speed = self._speed.rows(q, v, a, retreat, lower, upper, self._speed.configured)
-            slow: list[int] = np.flatnonzero(speed.slack > self.config.slack_tolerance_m).tolist()
-            slack += tuple((self._speed.names[int(speed.pairs[k])], float(speed.slack[k])) for k in slow)
-        return Problem(
-            q, v, a, torque, self._smooth(retreat), lower, upper, rows, retreat, retreat_rows, speed, slack,
-            self._clearance.now,
-        )  # fmt: skip
-
-    def _allowed(self, q: Vector, v: Vector, retreat: Vector, brake: Vector) -> Vector:
-        """``retreat`` if it keeps torque limits and speed caps, else a point between it and ``brake`` that does."""
-        if self._checker.torque_refusal(self.dynamics.torque(retreat), v=self._speeds(v, retreat)):
-            return brake
-        return self._speed.within(q, v, retreat, brake, self._speed.configured) if self._speed else retreat
-
-    def _smooth(self, retreat: Vector) -> tuple[Vector, Vector] | None:
-        """Torques within a comfortable change of the last one, widened to that of the retreat."""
-        if self._last_torque is None or self.config.torque_rate == "recorded":
-            return None
-        change, known = self.robot.limits.tau_rate_max * self.dt, self.dynamics.torque(retreat)
-        return np.minimum(self._last_torque - change, known), np.maximum(self._last_torque + change, known)
-
-    def _brake(self, q: Vector, v: Vector) -> Vector:
-        """The braking point; a joint beyond its planned limits is led back, shape (n,), rad/s².
-
-        Braking to rest alone would let such a joint creep on under a constant push
-        (tests/theory/test_viability_proof.py). With x beyond the limit the law is that of the backup,
-        −ω² x − 2 ω v, and never less than full braking.
-        """
-        made = self.figures
-        brake = braking_point(v, made.a_brake, self.dt)
-        x = np.maximum(q - made.q_max, 0.0) - np.maximum(made.q_min - q, 0.0)
-        if not x.any():
-            return brake
-        most = (1.0 - 1e-6) * self.robot.limits.a_max
-        back = np.clip(-made.omega * (made.omega * x + 2.0 * v), -most, most)
-        return np.where(x > 0.0, np.minimum(back, brake), np.where(x < 0.0, np.maximum(back, brake), brake))
-
     # -- candidates -----------------------------------------------------------------------------------
 
     def _motion(self, problem: Problem, a: Vector, tau: Vector, now: int) -> _Motion:
@@ -338,7 +276,7 @@ class SafetyFilter:
 
     def _motion_refusal(self, problem: Problem, motion: _Motion, rows: ClearanceRows) -> str:
         """The checker's view of this tick: torque, limits, the dynamics themselves and the clearance rows."""
-        refusal = self._checker.torque_refusal(motion.tau, v=self._speeds(problem.v, motion.a))
+        refusal = self._checker.torque_refusal(motion.tau, v=self._checker.speeds(problem.v, motion.a))
         refusal = refusal or self._checker.motion_refusal(problem.q, problem.v, motion.a)
         if self._speed and not refusal:
             refusal = self._speed.refusal(problem.q, problem.v, motion.a, problem.retreat, self._speed.configured)
@@ -355,10 +293,6 @@ class SafetyFilter:
             return ""
         worst = int((short - self._tolerance * rows.length).argmax())
         return f"{self._clearance.names[int(rows.pairs[worst])]}: clearance row short by {short[worst]:.2e} m"
-
-    def _speeds(self, v: Vector, a: Vector) -> Vector | None:
-        """The speeds between which a command acts, where torque limits depend on them, shape (2, n), rad/s."""
-        return None if self.robot.limits.torque_curves is None else np.stack((v, v + a * self.dt))
 
     def _stop_refusal(self, problem: Problem, motion: _Motion) -> str:
         """Why the stop from the next state is not a backup: its torques or its clearance."""
@@ -436,7 +370,7 @@ class SafetyFilter:
         if state is None:
             self.dynamics.update(q_ref, v_ref)
         tau, a = self._tracking(state, q_ref, v_ref, forward)
-        refused = self._checker.torque_refusal(tau, v=self._speeds(v_ref if state is None else state.v, a))
+        refused = self._checker.torque_refusal(tau, v=self._checker.speeds(v_ref if state is None else state.v, a))
         if refused:
             return self.refused(f"backup: {refused}", solver, iterations)
         q, v = (q_ref, v_ref) if state is None else (state.q, state.v)

@@ -23,7 +23,6 @@ from safeguard.core.compiled import (
     COUNT,
     INTS,
     MATRIX,
-    NUMBER,
     OUT,
     OUT_FLAGS,
     OUT_INTS,
@@ -39,7 +38,9 @@ from safeguard.core.types import Vector
 Flags = NDArray[np.bool_]
 
 PROVED, REFUSED = 0, -1
-ROUNDING = 1e-5  # m; of a distance
+ROUNDING = 1e-5  # m; of a distance between samples
+_SLIP = 1e-6  # m, that a pair below its floor may lose of the most that it has had, once
+GAIN, LEAST_GAIN = 0.01, 1e-9  # of the way, and m; of a pair that has lost more
 _CLEAR, _KEEP, _DOUBT, _REFUSE = 0, 1, 2, 3
 _LEAD, _WAY, _SAMPLE, _TWICE, _BEGIN, _END = 0, 1, 2, 3, 4, 5
 _START, _ENTRY, _LAST = 0, 1, 2  # samples: q, q0, the end of the stop
@@ -139,13 +140,13 @@ def _answer(
     floors: Vector,
     now: Vector,
     known: Flags,
+    keep: Vector,
     k: int,
     facts: Vector,
     c: int,
     asked: Vector,
     d: Vector,
     sure: Flags,
-    gain: float,
 ) -> int:
     """What the distance at a sample says about a pair."""
     lead, way = facts[c, _LEAD], facts[c, _WAY]
@@ -156,7 +157,9 @@ def _answer(
                 return _CLEAR
             if not sure[c] and now[k] < floors[0, k] + ROUNDING:
                 return _DOUBT
-        facts[c, _SAMPLE], facts[c, _BEGIN] = min(floors[0, k], now[k] + gain), now[k] - lead
+        keep[k] = min(floors[0, k], max(keep[k], now[k] - _SLIP))
+        gained = now[k] + max(GAIN * lead, LEAST_GAIN)
+        facts[c, _SAMPLE], facts[c, _BEGIN] = keep[k] if now[k] >= keep[k] else min(keep[k], gained), now[k] - lead
         facts[c, _TWICE] = 2.0 * floors[1, k] if now[k] > floors[1, k] + ROUNDING else -inf
         return _KEEP
     if stage == _ENTRY:
@@ -315,7 +318,7 @@ def _halve(
 
 
 @kernel(
-    COUNT, SHAPES, VECTOR, MATRIX, VECTOR, OUT, OUT_FLAGS, *[VECTOR] * 5, INTS, COUNT, NUMBER, OUT_MATRIX, OUT_INTS, OUT
+    COUNT, SHAPES, VECTOR, MATRIX, VECTOR, OUT, OUT_FLAGS, OUT, *[VECTOR] * 5, INTS, COUNT, OUT_MATRIX, OUT_INTS, OUT
 )  # fmt: skip
 def prove(
     shapes: Capsules,
@@ -324,6 +327,7 @@ def prove(
     q: Vector,
     now: Vector,
     known: Flags,
+    keep: Vector,
     q_end: Vector,
     end: Vector,
     q0: Vector,
@@ -331,7 +335,6 @@ def prove(
     a_brake: Vector,
     among: Integers,
     most: int,
-    gain: float,
     memory: Vector,
     vague: Integers,
     found: Vector,
@@ -341,8 +344,8 @@ def prove(
     ``now`` are distances at ``q``, from where the way leads to q0 and along the stop, ``known`` which of them are not
     just lower bounds (both are improved); ``end`` are lower bounds at ``q_end``, which is near the end. Every sample
     keeps the floor (row 0 of ``floors``), every point between two samples the hard floor (row 1). A pair that is below
-    its floor already must keep what it has and ``gain``, m, at every sample. A refusal puts the pair and its distance
-    into ``found``, NaN if ``most`` samples did not prove the stop.
+    its floor already must keep the most that it has had (``keep``, which is improved), or come away. A refusal puts
+    the pair and its distance into ``found``, NaN if ``most`` samples did not prove the stop.
     """
     n, m, doubts = len(q), len(among), 0
     path, who, facts, asked = np.empty((3, n)), np.empty(m, dtype=np.int64), np.empty((m, 6)), np.empty((2, m))
@@ -358,7 +361,7 @@ def prove(
         kept = 0
         for c in range(m):
             k = who[c]
-            answer = _answer(stage, floors, now, known, k, facts, c, asked, d, sure, gain)
+            answer = _answer(stage, floors, now, known, keep, k, facts, c, asked, d, sure)
             if answer == _REFUSE and shapes.pairs[k, 2] < BOUND:
                 found[0], found[1] = k, d[c]
                 return REFUSED

@@ -209,18 +209,28 @@ class JointBounds:
         if ceiling is not None:
             q_min, q_max = np.maximum(q_min, ceiling.q_min), np.minimum(q_max, ceiling.q_max)
         self.q_min, self.q_max = q_min, q_max
-        self._limits, self._dt, self._ceiling = (q_min, q_max, v_max, a_max, a_plan), dt, ceiling
+        self._limits, self._dt, self._ceiling = (v_max, a_max, a_plan), dt, ceiling
 
     def __call__(
-        self, q: Vector, v: Vector, brake: Vector, velocity: float = 1.0, acceleration: float = 1.0
+        self,
+        q: Vector,
+        v: Vector,
+        brake: Vector,
+        velocity: float = 1.0,
+        acceleration: float = 1.0,
+        near: float | None = None,
     ) -> tuple[Vector, Vector]:
         """(lower, upper) acceleration bounds, each of shape (n,), rad/s², widened to contain ``brake``.
 
-        ``velocity`` and ``acceleration`` are shares of the limits. States outside the viable set get the
-        interval that is closest to full braking instead of none.
+        ``velocity`` and ``acceleration`` are shares of the limits. A joint nearer to a position limit than ``near``
+        (rad, if given) may not come any nearer. States outside the viable set get the interval that is closest to full
+        braking instead of none.
         """
         lower, upper = np.empty(len(q)), np.empty(len(q))
-        joint_bounds(q, v, brake, *self._limits, self._dt, velocity, acceleration, lower, upper)
+        low, high = self.q_min, self.q_max
+        if near is not None:
+            low, high = np.maximum(low, np.minimum(q, low + near)), np.minimum(high, np.maximum(q, high - near))
+        joint_bounds(q, v, brake, low, high, *self._limits, self._dt, velocity, acceleration, lower, upper)
         if self._ceiling is not None:
             under_ceiling(q, v, brake, self._ceiling.curve, self._dt, velocity, lower, upper)
         return lower, upper

@@ -49,6 +49,7 @@ class MarginConfig(_Section):
     """What is kept between the filter's own bounds and the limits, for model and rounding errors."""
 
     position_rad: float = Field(default=0.002, ge=0.0)
+    near_rad: float = Field(default=0.1, gt=0.0, description="a jogged joint comes no nearer to a limit than this")
     velocity_share: float = Field(default=0.01, ge=0.0, lt=1.0)
     torque_share: float = Field(default=0.01, ge=0.0, lt=1.0, description="kept for the backup's feedback")
 

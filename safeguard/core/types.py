@@ -213,10 +213,12 @@ class Envelope:
     Attributes:
         velocity: share of every joint's velocity limit, in (0, 1].
         acceleration: share of every joint's acceleration limit, in (0, 1].
+        away: no joint that is near a limit, and no links that are near one another, may come nearer.
     """
 
     velocity: float = 1.0
     acceleration: float = 1.0
+    away: bool = False
 
 
 FULL_ENVELOPE = Envelope()

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from safeguard.controllers import SafetyFilter, proposal
-from safeguard.controllers import filter as filter_module
+from safeguard.controllers import SafetyFilter, posing, proposal
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.controllers.qp import OsqpSolver
 from safeguard.controllers.settle import SettledSolver
@@ -206,7 +205,7 @@ def test_law_2_planted_trust(monkeypatch: Patch) -> None:
     filt, state = warm()
 
     def solve(self: SafetyFilter, problem: Any) -> Any:
-        return problem.brake, SolverStatus.SOLVED, 1000
+        return problem.retreat, SolverStatus.SOLVED, 1000
 
     monkeypatch.setattr(SafetyFilter, "_solve", solve)
     with pytest.raises(AssertionError):
@@ -221,6 +220,6 @@ def test_law_2_planted_clean_up(monkeypatch: Patch) -> None:
     def wanted(nominal: Nominal, *rest: Any) -> Any:
         return real(replace(nominal, value=np.nan_to_num(nominal.value)), *rest)
 
-    monkeypatch.setattr(filter_module, "wanted", wanted)
+    monkeypatch.setattr(posing, "wanted", wanted)
     with pytest.raises(AssertionError):
         check_law_2(filt, state, np.full(panda().n, np.nan))

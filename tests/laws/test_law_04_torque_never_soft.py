@@ -159,9 +159,9 @@ def narrow_bounds(patch: Patch) -> None:
     real = JointBounds.__call__
 
     def bounds(
-        self: JointBounds, q: Vector, v: Vector, brake: Vector, velocity: float, acceleration: float
+        self: JointBounds, q: Vector, v: Vector, brake: Vector, velocity: float, acceleration: float, *near: Any
     ) -> tuple[Vector, Vector]:
-        lower, upper = real(self, q, v, brake, velocity, acceleration)
+        lower, upper = real(self, q, v, brake, velocity, acceleration, *near)
         most = min(velocity, acceleration) * panda().limits.a_max * 0.2
         return np.maximum(lower, -most), np.minimum(upper, most)
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import safeguard.controllers.tracking as tracking
-from safeguard.controllers import filter as filter_module
-from safeguard.controllers import proposal
+from safeguard.controllers import posing, proposal
 from safeguard.core.enums import Authority, Cause, FilterStatus, NominalKind
 from safeguard.core.errors import SpecError
 from safeguard.core.types import ActionSpec, Nominal, Observation, Proposal, RobotState, Vector, frozen_array
@@ -381,7 +380,7 @@ def test_law_5_planted_finite_first(clean: Callable[[Vector], Vector], monkeypat
     def wanted(nominal: Nominal, *rest: Any) -> Any:
         return real(replace(nominal, value=clean(nominal.value)), *rest)
 
-    monkeypatch.setattr(filter_module, "wanted", wanted)
+    monkeypatch.setattr(posing, "wanted", wanted)
     with pytest.raises(AssertionError):
         check_law_5_finite_first(NominalKind.ACCELERATION, np.nan)
 

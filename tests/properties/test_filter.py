@@ -240,3 +240,53 @@ def test_an_envelope_never_restricts_braking(seed: int, speed: float, share: flo
     narrow = FILTER(state, acceleration=brake, envelope=Envelope(velocity=share, acceleration=share))
     assert narrow.status is FilterStatus.ADMISSIBLE
     assert narrow.acceleration.tobytes() == brake.tobytes()
+
+
+JOG = Envelope(velocity=0.1, acceleration=0.2, away=True)
+
+
+def jogged(q: Vector, wanted: Vector, envelope: Envelope, ticks: int = 400) -> Vector:
+    """Every configuration on the way of ``ticks`` periods with a constant velocity wanted, shape (ticks + 1, 7)."""
+    v, path = np.zeros(7), [q]
+    FILTER.reset(RobotState(q, v, 0))
+    for k in range(ticks):
+        result = FILTER(RobotState(q, v, k * DT_NS), velocity=wanted, envelope=envelope)
+        a = result.acceleration
+        q, v = q + v * FILTER.dt + 0.5 * a * FILTER.dt**2, v + a * FILTER.dt
+        path.append(q)
+    return np.array(path)
+
+
+def near_q(rng: np.random.Generator) -> Vector:
+    """Some joints nearer than 50 mrad to a limit, or beyond it by 5; links clear, some of them by less than 15 mm."""
+    while True:
+        q = random_q(rng)
+        side = np.where(rng.random(7) < 0.5, LIMITS.q_min, LIMITS.q_max)
+        q = np.where(rng.random(7) < 0.4, side + np.sign(-side) * rng.uniform(-0.005, 0.05, 7), q)
+        if capsule_distances(panda(), q).min() > 0.006:
+            return q
+
+
+@settings(max_examples=25)
+@given(seed=SEEDS)
+def test_a_jogged_body_comes_no_nearer_to_what_is_near(seed: int) -> None:
+    """No joint inside ``near_rad`` of a limit and no links that begin nearer than 12 mm lose more than rounding."""
+    rng = np.random.default_rng(seed)
+    q, wanted = near_q(rng), rng.uniform(-0.1, 0.1, 7) * LIMITS.v_max
+    path, near = jogged(q, wanted, JOG), FILTER.config.margins.near_rad
+    room = np.minimum(path - LIMITS.q_min, LIMITS.q_max - path)
+    assert (room >= np.minimum(room[0], near) - 1e-4).all()
+    clear = np.array([capsule_distances(panda(), x) for x in path[::20]])
+    close = clear[0] < 0.012
+    assert (clear[:, close] >= clear[0, close] - 1e-4).all()
+
+
+def test_a_jogged_body_can_leave_and_an_ordinary_one_comes_nearer() -> None:
+    """From 20 mrad before its limit joint 1 moves away as asked; towards it only without ``away`` (control)."""
+    q = panda().home.copy()
+    q[0] = LIMITS.q_max[0] - 0.02
+    back, on = np.zeros(7), np.zeros(7)
+    back[0], on[0] = -0.1, 0.1
+    assert jogged(q, back, JOG)[-1][0] < q[0] - 0.06
+    np.testing.assert_allclose(jogged(q, on, JOG)[-1], q, atol=1e-6)
+    assert jogged(q, on, Envelope(velocity=0.1, acceleration=0.2))[-1][0] > q[0] + 0.015

@@ -112,7 +112,9 @@ def test_the_program_of_the_filter_is_the_specification(kind: Any) -> None:
         relaxed = np.minimum(p.b, p.C @ p.brake)
         rows = ClearanceRows(np.zeros(k, dtype=np.int64), rng.permutation(k), p.C, relaxed, p.b - relaxed, lengths)
         unseen: Any = None
-        tick = Tick(nothing, np.zeros(n), p.nominal, None, None, p.brake, p.low, p.high, rows, None, (), unseen)
+        tick = Tick(
+            nothing, np.zeros(n), p.nominal, None, None, p.low, p.high, rows, p.brake, rows, None, (), unseen
+        )  # fmt: skip
         dynamics: Any = SimpleNamespace(M=np.asfortranarray(p.M), h=p.h)
         x, status, _ = program_of_the_filter(ARM, p, config).solve(tick, dynamics)
         assert status.answered

@@ -82,28 +82,43 @@ def test_what_was_asked_before_does_not_change_an_answer(name: str, spread: floa
 
 
 @pytest.mark.parametrize(("name", "spread"), [("panda", 0.8), ("ur10", 0.8), ("so101", 0.6), ("g1", 0.3)])
-def test_a_pair_below_its_floor_may_come_away_but_lose_nothing(name: str, spread: float) -> None:
-    """Of small steps along and against the gradient of one such pair's distance none is accepted that loses any."""
+def test_a_pair_below_its_floor_does_not_creep_closer(name: str, spread: float) -> None:
+    """A thousand small steps against the gradient, each from where the last accepted one led: 2 µm at most in all.
+
+    From any place that a push has led it to, the pair may come away, and standing there is not enough.
+    """
     robot = robot_of(name)
     clearance, rng = Clearance(robot, CONFIG), np.random.default_rng(2)
-    gained = refused = 0
-    while gained < 12:
+
+    def refusal(q: Vector, to: Vector) -> str:
+        now = clearance.measure(q)
+        return clearance.stop_refusal(now, now, StopPlan(to, np.zeros(robot.n), robot.limits.a_max, 0))
+
+    for _ in range(3):
+        q, pair, slope = below_floor(robot, clearance, rng, spread)
+        clearance.reset()
+        begun = distances(robot.pin_model, robot.collision, q)[pair]
+        accepted, at = 0, q
+        for _ in range(1000):
+            step = at - rng.uniform(0.0, 2e-6) * slope
+            if refusal(at, step) == "":
+                accepted, at = accepted + 1, step
+        assert begun - distances(robot.pin_model, robot.collision, at)[pair] < 2e-6
+        assert accepted < 500
+        pushed = q - 2e-4 * slope
+        assert refusal(pushed, pushed) != ""
+        assert refusal(pushed, pushed + 1e-5 * slope) == ""
+
+
+def below_floor(robot: RobotModel, clearance: Clearance, rng: np.random.Generator, spread: float) -> Any:
+    """(q, pair, direction in which its distance grows): links that are clear, one pair below its floor."""
+    while True:
         q = np.clip(robot.home + spread * rng.normal(size=robot.n), robot.limits.q_min, robot.limits.q_max)
-        before = distances(robot.pin_model, robot.collision, q)
-        if (before < clearance.floors[0]).sum() != 1 or (before < 2e-4).any():
+        d = distances(robot.pin_model, robot.collision, q)
+        if (d < clearance.floors[0]).sum() != 1 or (d < 5e-4).any():
             continue
-        pair = int((before - clearance.floors[0]).argmin())
-        slope = np.array([
-            distances(robot.pin_model, robot.collision, q + 1e-5 * e)[pair] - before[pair] for e in np.eye(robot.n)
-        ])  # fmt: skip
-        if not np.abs(slope).max() > 1e-7:
-            continue
-        for size in (-1e-4, -2e-5, 1e-3):
-            step = size * slope / np.linalg.norm(slope)
-            now = clearance.measure(q)
-            refusal = clearance.stop_refusal(now, now, StopPlan(q + step, np.zeros(robot.n), robot.limits.a_max, 0))
-            after = distances(robot.pin_model, robot.collision, q + step)
-            assert refusal or after[pair] > before[pair] - 2e-6
-            gained += refusal == ""
-            refused += refusal != ""
-    assert refused >= 12
+        pair = int((d - clearance.floors[0]).argmin())
+        moved = [distances(robot.pin_model, robot.collision, q + 1e-5 * e)[pair] for e in np.eye(robot.n)]
+        slope = np.array(moved) - d[pair]
+        if np.abs(slope).max() > 1e-7:
+            return q, pair, slope / np.linalg.norm(slope)

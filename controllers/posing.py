@@ -1,0 +1,117 @@
+"""What a tick of the filter knows before it decides: the proposal as an acceleration, bounds, rows and the retreat."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from safeguard.controllers.checker import Checker
+from safeguard.controllers.clearance import Clearance, ClearanceRows
+from safeguard.controllers.dynamics import Dynamics
+from safeguard.controllers.figures import Figures
+from safeguard.controllers.program import Problem
+from safeguard.controllers.proposal import wanted
+from safeguard.controllers.speed import SpeedCaps
+from safeguard.controllers.task import TaskSpace
+from safeguard.controllers.viability import JointBounds, braking_point
+from safeguard.core.config import FilterConfig
+from safeguard.core.robot import RobotModel
+from safeguard.core.types import Envelope, Nominal, RobotState, Vector
+
+
+class Posing:
+    """Poses the problem of every tick.
+
+    Args:
+        robot: the model.
+        dt: control period, s.
+        config: of the filter.
+        figures: what was made of it.
+        dynamics: at the state of the tick.
+        clearance, speed, checker: the filter's own.
+    """
+
+    def __init__(
+        self,
+        robot: RobotModel,
+        dt: float,
+        config: FilterConfig,
+        figures: Figures,
+        dynamics: Dynamics,
+        clearance: Clearance,
+        speed: SpeedCaps | None,
+        checker: Checker,
+    ) -> None:
+        self._config, self._figures, self._dynamics = config, figures, dynamics
+        self._clearance, self._speed, self._checker, self._dt = clearance, speed, checker, dt
+        self._limits, self._task = robot.limits, TaskSpace(robot, dt, config.task)
+        self._bounds = JointBounds(
+            figures.q_min, figures.q_max, figures.v_max, robot.limits.a_max, figures.a_plan, dt, figures.ceiling
+        )
+
+    def __call__(
+        self, state: RobotState, nominal: Nominal, envelope: Envelope, last_torque: Vector | None
+    ) -> Problem | None:
+        """The problem at a state, where ``dynamics`` are; None if the proposal is not usable.
+
+        ``last_torque`` is what went out in the tick before, shape (n,), N·m, where a comfortable rate counts from.
+        """
+        torque, a = wanted(nominal, state, self._dynamics, self._task, self._dt)
+        if a is None:
+            return None
+        q, v = state.q, state.v
+        brake = self._brake(q, v)
+        near = self._config.margins.near_rad if envelope.away else None
+        lower, upper = self._bounds(q, v, brake, envelope.velocity, envelope.acceleration, near)
+        a_plan, away = self._figures.a_plan, envelope.away
+        rows, retreat = self._clearance.rows(q, v, a_plan, brake, lower, upper, self._dt, away)
+        retreat_rows, speed = rows, None
+        if retreat is not brake:
+            retreat = self._allowed(q, v, retreat, brake)
+            retreat_rows = rows.relaxed(retreat)
+        if self._speed:
+            speed = self._speed.rows(q, v, a, retreat, lower, upper, self._speed.configured)
+        return Problem(
+            q, v, a, torque, self._smooth(retreat, last_torque), lower, upper, rows, retreat, retreat_rows, speed,
+            self._slack(rows, speed), self._clearance.now,
+        )  # fmt: skip
+
+    def _brake(self, q: Vector, v: Vector) -> Vector:
+        """The braking point; a joint beyond its planned limits is led back, shape (n,), rad/s².
+
+        Braking to rest alone would let such a joint creep on under a constant push
+        (tests/theory/test_viability_proof.py). With x beyond the limit the law is that of the backup,
+        −ω² x − 2 ω v, and never less than full braking.
+        """
+        made = self._figures
+        brake = braking_point(v, made.a_brake, self._dt)
+        x = np.maximum(q - made.q_max, 0.0) - np.maximum(made.q_min - q, 0.0)
+        if not x.any():
+            return brake
+        most = (1.0 - 1e-6) * self._limits.a_max
+        back = np.clip(-made.omega * (made.omega * x + 2.0 * v), -most, most)
+        return np.where(x > 0.0, np.minimum(back, brake), np.where(x < 0.0, np.maximum(back, brake), brake))
+
+    def _allowed(self, q: Vector, v: Vector, retreat: Vector, brake: Vector) -> Vector:
+        """``retreat`` if it keeps torque limits and speed caps, else a point between it and ``brake`` that does."""
+        if self._checker.torque_refusal(self._dynamics.torque(retreat), v=self._checker.speeds(v, retreat)):
+            return brake
+        return self._speed.within(q, v, retreat, brake, self._speed.configured) if self._speed else retreat
+
+    def _smooth(self, retreat: Vector, last: Vector | None) -> tuple[Vector, Vector] | None:
+        """Torques within a comfortable change of the last one, widened to that of the retreat."""
+        if last is None or self._config.torque_rate == "recorded":
+            return None
+        change, known = self._limits.tau_rate_max * self._dt, self._dynamics.torque(retreat)
+        return np.minimum(last - change, known), np.maximum(last + change, known)
+
+    def _slack(self, rows: ClearanceRows, speed: ClearanceRows | None) -> tuple[tuple[str, float], ...]:
+        """(name, amount) of every row that gives way to full braking, m or m/s."""
+        least = self._config.slack_tolerance_m
+        found = [
+            (f"clearance:{self._clearance.names[rows.pairs[k]]}", float(rows.slack[k]))
+            for k in np.flatnonzero(rows.slack > least)
+        ]
+        if speed is not None and self._speed:
+            slow = np.flatnonzero(speed.slack > least)
+            found += [(self._speed.names[int(speed.pairs[k])], float(speed.slack[k])) for k in slow]
+        return tuple(found)
