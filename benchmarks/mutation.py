@@ -74,7 +74,7 @@ EQUIVALENT: Final[dict[str, str]] = {
     "_returning: return -1 → return -2": "the caller asks whether it is negative",
     "_timers: escalations[mode, 0] >= 0 and (not flags & STANDSTILL) → escalations[mode, 0] >= 1 and (not"
     " flags & STANDSTILL)": "an escalation leads to something worse, so never to mode 0",
-    "advance: range(min(target, _ESTOP), _ESTOP + 1) → range(min(target, _ESTOP), _ESTOP + 2)": "no cause asks for it",
+    "_decide: range(min(target, _ESTOP), _ESTOP + 1) → range(min(target, _ESTOP), _ESTOP + 2)": "no cause asks for it",
     "_timers: escalations[mode, 0] >= 0 and (not flags & STANDSTILL) → escalations[mode, 0] > 0 and"
     " (not flags & STANDSTILL)": "an escalation leads to something worse, so never to mode 0",
 }

@@ -3,21 +3,22 @@
 One tick: fill or drain the buckets of delayed causes, look whether a timer or a recovery fires, shed and take back
 what a strategy can do without, take the worst of all floors (law 7), and name the rows that did it.
 
-``advance`` is that function; it is compiled, and the same lines run interpreted. A state is a vector of integers:
-``MODE`` … ``CREDIT``, then the level of every bucket, then for every capability the ticks since it was shed (0: it is
-there) and the ticks for which it has been fit to come back.
+``_decide`` is that function; it is compiled, and the same lines run interpreted. ``advance`` is how kernels call it,
+``step`` how everybody else does. A state is a vector of integers: ``MODE`` … ``CREDIT``, then the level of every
+bucket, then for every capability the ticks since it was shed (0: it is there) and the ticks for which it has been fit
+to come back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final, Self
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from safeguard.core.compiled import COUNT, INT_ROWS, INTS, OUT_INTS, kernel, part, types
+from safeguard.core.compiled import COUNT, FLAG, INT_ROWS, INTS, OUT_INTS, kernel, leaf, types
 from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.types import Envelope
 from safeguard.modes.table import (
@@ -49,6 +50,11 @@ from safeguard.modes.table import (
 
 Ints = NDArray[np.int64]
 
+_TYPES: Any = types
+_TOLD: Any = _TYPES.Tuple((_TYPES.UniTuple(COUNT, 4), COUNT, COUNT, FLAG))
+_Told = tuple[tuple[int, int, int, int], int, int, bool]
+"""(mode, rows, bridging, shed), age of what was shed last, why, whether nothing changes."""
+
 MODE, ACKED, CALM, MOVING, ESTOPS, CREDIT, BUCKETS = range(HEAD + 1)
 """Places in a state: the mode after the last tick; its acknowledgement input (1 at first, so that a button held at boot
 is no edge); ticks in a row in which the guards of this mode's recovery (all but ``ack``) held; ticks in a row without
@@ -64,9 +70,10 @@ _ESTOP, _LOCKOUT, _BOOT = int(Mode.ESTOP), int(Mode.LOCKOUT), int(Mode.BOOT)
 _POLICY: Final = Authority.POLICY
 _BACKUP: Final = Authority.BACKUP
 _MODES: Final = tuple(Mode)
+_REMEMBERED: Final = 1024  # outputs
 
 
-@part
+@leaf
 def _fill(s: Ints, causes: int, buckets: Ints, numbers: Ints, after: Ints) -> tuple[int, bool]:
     """New levels; (causes whose bucket is full: only an active one is, whether all are low enough to re-arm)."""
     tripped, drained = 0, True
@@ -84,7 +91,7 @@ def _fill(s: Ints, causes: int, buckets: Ints, numbers: Ints, after: Ints) -> tu
     return tripped, drained
 
 
-@part
+@leaf
 def _floor(active: int, floors: Ints, least: int) -> int:
     """The worst floor that an active cause asks for, ``least`` if none is worse."""
     for mode in range(_ESTOP, least, -1):
@@ -93,7 +100,7 @@ def _floor(active: int, floors: Ints, least: int) -> int:
     return least
 
 
-@part
+@leaf
 def _lost(
     s: Ints, causes: int, active: int, shadow: int, capabilities: Ints, start: int, after: Ints
 ) -> tuple[int, int]:
@@ -113,7 +120,7 @@ def _lost(
     return lost, ripe
 
 
-@part
+@leaf
 def _endured(
     shed: int, active: int, available: int, paid: int, floors: Ints, capabilities: Ints, configurations: Ints,
     numbers: Ints, start: int, after: Ints,
@@ -138,7 +145,7 @@ def _endured(
     return reserved <= numbers[WINDOW], numbers[FLAPPING_ROW]
 
 
-@part
+@leaf
 def _returning(
     lost: int, ripe: int, active: int, available: int, paid: int, floors: Ints, capabilities: Ints,
     configurations: Ints, numbers: Ints, start: int, after: Ints,
@@ -168,7 +175,7 @@ def _returning(
     return -1
 
 
-@part
+@leaf
 def _timers(
     s: Ints, causes: int, flags: int, drained: bool, escalations: Ints, recoveries: Ints
 ) -> tuple[int, int, int, int]:
@@ -194,8 +201,8 @@ def _timers(
     return mode, 0, calm, moving
 
 
-@kernel(types.void, INTS, *[COUNT] * 4, INTS, *[INT_ROWS] * 5, INTS, OUT_INTS, OUT_INTS)
-def advance(
+@leaf
+def _decide(
     s: Ints,
     causes: int,
     flags: int,
@@ -209,9 +216,8 @@ def advance(
     configurations: Ints,
     numbers: Ints,
     after: Ints,
-    report: Ints,
-) -> None:
-    """One tick: fill ``after``, the next state, and ``report``. ``s`` and ``after`` are different arrays."""
+) -> tuple[int, int, int, bool, int]:
+    """One tick: fill ``after``, the next state, and report. ``s`` and ``after`` are different arrays."""
     mode, person, start = s[MODE], flags & PERSON != 0, BUCKETS + len(buckets)
     if causes & ~numbers[KNOWN]:
         causes = causes & numbers[KNOWN] | numbers[ESTOP_BIT]
@@ -257,21 +263,85 @@ def advance(
     if target != _BOOT:
         for m in range(min(target, _ESTOP), _ESTOP + 1):
             holding |= floors[m]
-    report[NEXT], report[WHY], report[ROWS], report[SHED] = target, active & holding | row, causes & holding | row, lost
-    report[BRIDGING] = causes & numbers[DELAYED] & ~numbers[DEBOUNCED] & ~tripped != 0
+    bridging = causes & numbers[DELAYED] & ~numbers[DEBOUNCED] & ~tripped != 0
+    return target, active & holding | row, causes & holding | row, bridging, lost
 
 
-@dataclass(frozen=True, slots=True)
+@kernel(types.void, INTS, *[COUNT] * 4, INTS, *[INT_ROWS] * 5, INTS, OUT_INTS, OUT_INTS)
+def advance(
+    s: Ints, causes: int, flags: int, shadow: int, available: int, floors: Ints, buckets: Ints, escalations: Ints,
+    recoveries: Ints, capabilities: Ints, configurations: Ints, numbers: Ints, after: Ints, report: Ints,
+) -> None:  # fmt: skip
+    """One tick: fill ``after`` and ``report``."""
+    report[NEXT], report[WHY], report[ROWS], report[BRIDGING], report[SHED] = _decide(
+        s, causes, flags, shadow, available, floors, buckets, escalations, recoveries, capabilities, configurations,
+        numbers, after,
+    )  # fmt: skip
+
+
+@leaf
+def _arrays(block: Ints) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints]:
+    """``ModeTable.arrays`` out of ``ModeTable.block``.
+
+    For another leaf only: a kernel would give up arrays that it never took.
+    """
+    return (
+        block[block[0] : block[1]],
+        block[block[1] : block[2]].reshape((block[2] - block[1]) // 3, 3),
+        block[block[2] : block[3]].reshape((block[3] - block[2]) // 3, 3),
+        block[block[3] : block[4]].reshape((block[4] - block[3]) // 5, 5),
+        block[block[4] : block[5]].reshape((block[5] - block[4]) // 5, 5),
+        block[block[5] : block[6]].reshape((block[6] - block[5]) // 3, 3),
+        block[block[6] :],
+    )
+
+
+@leaf
+def _tell(
+    s: Ints, why: int, causes: int, flags: int, shadow: int, available: int, block: Ints, after: Ints
+) -> _Told:  # fmt: skip
+    arrays = _arrays(block)
+    mode, now, rows, bridging, shed = _decide(s, causes, flags, shadow, available, *arrays, after)
+    if mode == s[MODE]:
+        now |= why
+        rows |= now
+    if mode == _NOMINAL:
+        now = 0
+    age, start = 0, BUCKETS + len(arrays[1])
+    for c in range(len(arrays[4])):
+        if shed >> c & 1:
+            age = after[start + c] if age == 0 else min(age, after[start + c])
+    same = now == why
+    for k in range(len(s)):
+        if after[k] != s[k]:
+            same = False
+    return (mode, rows, bridging, shed), age, now, same
+
+
+@kernel(_TOLD, INTS, *[COUNT] * 5, INTS, OUT_INTS)
+def tick(
+    s: Ints, why: int, causes: int, flags: int, shadow: int, available: int, block: Ints, after: Ints
+) -> _Told:  # fmt: skip
+    """One tick as ``step`` needs it: fill ``after``, return what is told of it.
+
+    With the table in one piece, for an array costs as much to hand over as many lines of this file to run.
+    """
+    return _tell(s, why, causes, flags, shadow, available, block, after)
+
+
+@dataclass(slots=True, eq=False)
 class ModeState:
-    """Everything the machine remembers.
+    """Everything the machine remembers. Not frozen, which would be slower to make in every tick; nothing changes it.
 
     Attributes:
         numbers: the vector that ``advance`` works on, read-only.
         why: rows that brought the mode about. Reported, never decided on.
+        rest: a table and inputs that leave this state as it is, and the outputs then: ``step`` looks here first.
     """
 
-    numbers: Ints
-    why: int = 0
+    numbers: Final[Ints]
+    why: Final[int] = 0
+    rest: tuple[ModeTable, ModeInputs, ModeOutputs] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def initial(cls, table: ModeTable, mode: Mode = Mode.BOOT, estops: int = 0) -> Self:
@@ -302,8 +372,7 @@ class ModeState:
         return tuple(self.numbers[BUCKETS : BUCKETS + len(table.buckets)].tolist())
 
 
-@dataclass(frozen=True, slots=True)
-class ModeInputs:
+class ModeInputs(NamedTuple):
     """What the machine sees in one tick: causes, the three authorities, and what a strategy says of its parts.
 
     Power is the cause ``estop``, command is ``person`` and the cause ``lease_lost``, mode is ``ack``.
@@ -374,21 +443,43 @@ class ModeOutputs:
 
 
 def step(table: ModeTable, state: ModeState, inputs: ModeInputs) -> tuple[ModeState, ModeOutputs]:
-    """The next state and this tick's outputs. Pure and total; the worst floor wins in this very tick."""
-    after, report = np.empty(table.size, dtype=np.int64), np.empty(5, dtype=np.int64)
-    advance(state.numbers, inputs.causes, inputs.flags, inputs.shadow, inputs.available, *table.arrays, after, report)
-    after.setflags(write=False)
-    number, why, rows, bridging, shed = report.tolist()
-    mode = _MODES[number]
-    if number == state.numbers[MODE]:
-        why |= state.why
-        rows |= why
-    authority, envelope, name = table.authority[number], table.envelope[number], ""
-    if shed:
-        age = min(after[table.ages + c] for c in range(len(table.capabilities)) if shed >> c & 1)
-        name, envelopes = table.degraded[shed]
-        envelope = envelopes[min(int(age), len(envelopes)) - 1]
-    standing_in = bool(bridging) and authority is _POLICY
-    return ModeState(after, why if number else 0), ModeOutputs(
-        mode, _BACKUP if standing_in else authority, envelope, table.ids(rows), standing_in, name
+    """The next state and this tick's outputs. Pure and total; the worst floor wins in this very tick.
+
+    Where nothing changes, which is nearly always, the next state is ``state`` itself, and remembers its answer.
+    """
+    rest = state.rest
+    if rest is not None and rest[1] == inputs and rest[0] is table:
+        return state, rest[2]
+    numbers = state.numbers
+    after = numbers.copy()
+    told, age, why, same = tick(
+        numbers, state.why, inputs.causes, inputs.flags, inputs.shadow, inputs.available, table.block, after
     )
+    outputs = _outputs(table, told, age)
+    if same:
+        state.rest = table, inputs, outputs
+        return state, outputs
+    after.setflags(write=False)
+    return ModeState(after, why), outputs
+
+
+def _outputs(table: ModeTable, told: tuple[int, int, int, int], age: int) -> ModeOutputs:
+    """What was told, in words; the same object for the same."""
+    key = (*told, min(age, len(table.degraded[told[3]][1]))) if age else told
+    found: ModeOutputs | None = table.said.get(key)
+    if found is None:
+        if len(table.said) >= _REMEMBERED:
+            table.said.clear()
+        found = table.said[key] = _worded(table, told, age)
+    return found
+
+
+def _worded(table: ModeTable, told: tuple[int, int, int, int], age: int) -> ModeOutputs:
+    mode, rows, bridging, shed = map(int, told)  # interpreted they are numpy's
+    authority, envelope, name = table.authority[mode], table.envelope[mode], ""
+    if shed:
+        name, envelopes = table.degraded[shed]
+        envelope = envelopes[min(age, len(envelopes)) - 1]
+    standing_in = bridging != 0 and authority is _POLICY
+    mover = _BACKUP if standing_in else authority
+    return ModeOutputs(_MODES[mode], mover, envelope, table.ids(rows), standing_in, name)

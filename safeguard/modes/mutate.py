@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.errors import ModeTableError
+from safeguard.modes.lint import lint
 from safeguard.modes.spec import (
     CapabilitySpec,
     CauseSpec,
@@ -23,7 +24,6 @@ from safeguard.modes.spec import (
     RecoverySpec,
     Row,
     TableSpec,
-    lint,
 )
 from safeguard.modes.table import compile_table, load_spec
 from safeguard.modes.walk import Walk, abstraction, walk

@@ -69,7 +69,7 @@ ABOUT_POLICY: Final = frozenset(
 
 LOCKOUT_CAUSES: Final = frozenset({Cause.ESTOP, Cause.BACKUP_REFUSED})
 VELOCITY_SHARE: Final = 0.5
-"""The most of the speed limits in CAUTIOUS and DEGRADED."""
+"""The most of the speed limits in CAUTIOUS, and in DEGRADED for every part that is missing: each halves it again."""
 
 _POLICY_BRIDGE_S: Final = Fraction("0.12")
 _BRIDGE_TICKS: Final = 3
@@ -95,6 +95,8 @@ class Shedding:
         intolerable: what is shed → causes that ask for HOLD then.
         dwell_s: capability → how long it must be fit before it comes back.
         shadow: capabilities that come back only after they agreed with their substitute.
+        decays: what is shed → what goes on ends anywhere, so it has to come to rest over its stay. A path that was
+            verified ends at rest, and whoever still answers needs no end.
         recoveries, window_s: most recoveries in any window.
     """
 
@@ -106,6 +108,7 @@ class Shedding:
     )
     dwell_s: Mapping[str, Fraction] = field(default_factory=dict[str, Fraction])
     shadow: frozenset[str] = frozenset()
+    decays: frozenset[frozenset[str]] = frozenset()
     recoveries: int = 2
     window_s: Fraction = Fraction(30)
 
@@ -122,6 +125,7 @@ SHEDDING: Final[Mapping[str, Shedding]] = MappingProxyType(
             stay_s={_TAIL: Fraction("0.2")},
             intolerable={_TAIL: frozenset({Cause.MONITOR_WARN, Cause.EFFORT_WARN, Cause.FILTER_SLACK})},
             dwell_s={"fresh_chunks": Fraction("0.02")},
+            decays=frozenset({_TAIL}),
             recoveries=30,
         ),
         "dual": Shedding(
@@ -163,7 +167,7 @@ class Bounds:
         ack_dwell, cautious_dwell: least ticks of calm before a recovery; also the most, given an ack.
         estops: e-stops that are survived.
         fill, drain, rearm: the leaky bucket; an ack needs all at most ``rearm`` full.
-        sheds, stay, intolerable, dwell, shadow, recoveries, window: as in ``Shedding``.
+        sheds, stay, intolerable, dwell, shadow, decays, recoveries, window: as in ``Shedding``.
     """
 
     floors: Mapping[Cause, Mode]
@@ -177,6 +181,7 @@ class Bounds:
     intolerable: Mapping[frozenset[str], frozenset[Cause]]
     dwell: Mapping[str, int]
     shadow: frozenset[str]
+    decays: frozenset[frozenset[str]]
     recoveries: int
     window: int
     estops: int = 2
@@ -205,6 +210,7 @@ def bounds(strategy: str, period: float) -> Bounds:
         intolerable=own.intolerable,
         dwell={name: math.ceil(seconds / tick) for name, seconds in own.dwell_s.items()},
         shadow=own.shadow,
+        decays=own.decays,
         recoveries=own.recoveries,
         window=math.floor(own.window_s / tick),
     )

@@ -6,12 +6,12 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.errors import ModeTableError
 from safeguard.core.types import FULL_ENVELOPE, NS_PER_S, Envelope
-from safeguard.modes.spec import CauseSpec, ConfigurationSpec, Guard, TableSpec, read_spec
+from safeguard.modes.read import read_spec
+from safeguard.modes.spec import CauseSpec, ConfigurationSpec, Guard, TableSpec
 
 Ints = NDArray[np.int64]
 
@@ -30,6 +31,9 @@ CAUSE_BIT: Final[dict[Cause, int]] = {cause: 1 << i for i, cause in enumerate(Ca
 ALL_CAUSES: Final = (1 << len(Cause)) - 1
 GUARD_BIT: Final[dict[Guard, int]] = {guard: 1 << i for i, guard in enumerate(Guard)}
 READY, ACK, STANDSTILL, CLEAR, DRAINED, PERSON, SHADOW = (GUARD_BIT[guard] for guard in Guard)
+
+COMPILER: Final = ("spec", "read", "lint", "table", "engine")
+"""Modules that turn a table's file into decisions."""
 
 HEAD: Final = 6
 """Numbers of a state before those of its buckets."""
@@ -72,6 +76,8 @@ class ModeTable:
         capabilities: causes that shed it, 1 if it comes back only after agreeing in shadow, dwell, row, largest age.
         configurations: by mask of what is shed: longest stay (0: not allowed), intolerable causes, row.
         numbers: see ``KNOWN`` and what follows it.
+        block: the arrays in one piece, after the places where each of them begins.
+        said: what the engine has said lately, by what it was told. No part of the table; it only saves time.
     """
 
     strategy: str
@@ -89,6 +95,16 @@ class ModeTable:
     capabilities: Ints
     configurations: Ints
     numbers: Ints
+    block: Ints = field(init=False, repr=False)
+    said: dict[tuple[int, ...], Any] = field(
+        default_factory=dict[tuple[int, ...], Any], init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        begin = np.cumsum([len(self.arrays), *(array.size for array in self.arrays[:-1])])
+        block = np.concatenate([begin, *map(np.ravel, self.arrays)]).astype(np.int64)
+        block.setflags(write=False)
+        object.__setattr__(self, "block", block)
 
     @property
     def arrays(self) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints]:
@@ -116,7 +132,8 @@ class ModeTable:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ModeTable):
             return NotImplemented
-        told = all(getattr(self, key.name) == getattr(other, key.name) for key in fields(self) if key.type != "Ints")
+        keys = [key.name for key in fields(self) if key.compare and key.type != "Ints"]
+        told = all(getattr(self, name) == getattr(other, name) for name in keys)
         return told and all(map(np.array_equal, self.arrays, other.arrays))
 
     def __hash__(self) -> int:
@@ -145,10 +162,15 @@ def load_spec(strategy: str) -> TableSpec:
 
 @cache
 def compiler_digest() -> str:
-    """SHA-256 of the source of what turns a table into decisions: schema, compiler and engine."""
-    source = resources.files("safeguard.modes")
-    parts = [(source / name).read_text("utf-8") for name in ("spec.py", "table.py", "engine.py")]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    """SHA-256 of the source of what turns a table into decisions: schema, reader, lint, compiler and engine."""
+    return source_digest(COMPILER)
+
+
+def source_digest(names: Iterable[str]) -> str:
+    """SHA-256 of modules of this package."""
+    folder = resources.files("safeguard.modes")
+    sources = [(folder / f"{name}.py").read_text("utf-8") for name in names]
+    return hashlib.sha256("\0".join(sources).encode()).hexdigest()
 
 
 def table_digest(spec: TableSpec) -> str:
@@ -165,6 +187,9 @@ class _Compiler:
             raise ModeTableError(f"period must be at least 1e-6 s, got {period!r}")
         self.spec, self.period_ns = spec, round(period * NS_PER_S)
         self.causes = {row.cause: row for row in spec.causes}
+        for cause in Cause:
+            if cause not in self.causes:
+                raise ModeTableError(f"{spec.strategy}.toml: no [[causes]] row for {cause.value!r}; add one")
         others = [
             *spec.escalations, *spec.recoveries, *spec.capabilities, *spec.configurations,
             *((spec.flapping,) if spec.flapping else ()), spec.takeover, spec.lockout,
@@ -185,7 +210,7 @@ class _Compiler:
         found = math.ceil(exact) if up else math.floor(exact)
         if found < 1 and not up:
             raise ModeTableError(
-                f"{self.spec.strategy}.toml row {row}: {key}_s = {seconds} is shorter than one tick of"
+                f"{self.spec.place(row)}: {key}_s = {seconds} is shorter than one tick of"
                 f" {self.period_ns} ns; lengthen it or remove it"
             )
         return found

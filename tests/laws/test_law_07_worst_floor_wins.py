@@ -127,7 +127,7 @@ def mildest(table: Any, state: Any, inputs: Any) -> Any:
     if len(active) < 2:
         return REAL(table, state, inputs)
     keep = min(active, key=lambda cause: FLOORS[cause])
-    return REAL(table, state, replace(inputs, causes=ModeInputs.of([keep]).causes))
+    return REAL(table, state, inputs._replace(causes=ModeInputs.of([keep]).causes))
 
 
 def next_tick(table: Any, state: Any, inputs: Any) -> Any:
@@ -138,13 +138,13 @@ def next_tick(table: Any, state: Any, inputs: Any) -> Any:
 
 def by_itself(table: Any, state: Any, inputs: Any) -> Any:
     """Every other tick counts as acknowledged."""
-    return REAL(table, state, replace(inputs, ack=not state.numbers[ACKED]))
+    return REAL(table, state, inputs._replace(ack=not state.numbers[ACKED]))
 
 
 def in_motion(table: Any, state: Any, inputs: Any) -> Any:
     """Standstill is not asked for."""
     if not inputs.standstill and inputs.ack and state.mode in (Mode.HOLD, Mode.STOP):
-        return REAL(table, with_numbers(state, calm=10**6), replace(inputs, standstill=True))
+        return REAL(table, with_numbers(state, calm=10**6), inputs._replace(standstill=True))
     return REAL(table, state, inputs)
 
 

@@ -13,8 +13,10 @@ import safeguard.shield as shield_module
 from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.errors import ModeTableError
 from safeguard.modes import STRATEGIES, load_spec, load_table
+from safeguard.modes.lint import lint
 from safeguard.modes.mutate import mutants, world
-from safeguard.modes.spec import TableSpec, lint, read_spec
+from safeguard.modes.read import read_spec
+from safeguard.modes.spec import TableSpec
 from safeguard.modes.table import TABLES, ModeTable, compile_table
 from safeguard.modes.walk import abstraction, walk
 from tests.laws.lab import PERIOD, Lab, records
@@ -28,7 +30,8 @@ WORLD = (Cause.ESTOP, Cause.PROPOSAL_INVALID, Cause.TICK_OVERRUN)
 
 def file_digest(file: Path) -> str:
     """SHA-256 of the content of a table file and of schema, compiler and engine, computed here."""
-    sources = [(TABLES.parent / name).read_bytes() for name in ("spec.py", "table.py", "engine.py")]
+    names = ("spec.py", "read.py", "lint.py", "table.py", "engine.py")
+    sources = [(TABLES.parent / name).read_bytes() for name in names]
     compiler = hashlib.sha256(b"\0".join(sources)).hexdigest()
     content = json.dumps(read_spec(file).model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(f"{compiler}\n{content}".encode()).hexdigest()

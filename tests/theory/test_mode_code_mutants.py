@@ -19,9 +19,9 @@ KILLED = (
     "_returning: if → if not: ripe >> c & 1",
     "_timers: moving >= escalations[mode, 1] → moving > escalations[mode, 1]",
     "_timers: if → if not: flags & ACK and (not s[ACKED])",
-    "advance: if → if not: causes & ~numbers[KNOWN]",
-    "advance: estops > numbers[BEYOND] → estops >= numbers[BEYOND]",
-    "step: if → if not: number == state.numbers[MODE]",
+    "_decide: if → if not: causes & ~numbers[KNOWN]",
+    "_decide: estops > numbers[BEYOND] → estops >= numbers[BEYOND]",
+    "_tell: if → if not: mode == s[MODE]",
 )
 SAME = ("_timers: escalations[mode, 0] >= 0 and (not flags & STANDSTILL) → escalations[mode, 0] > 0 and",)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +12,13 @@ from safeguard.core.enums import Cause, Mode
 from safeguard.modes import STRATEGIES, TableCertificate, load_spec
 from safeguard.modes.certificate import certificate_path
 from safeguard.modes.check import check
+from safeguard.modes.engine import MODE, ModeState
+from safeguard.modes.explore import returns
 from safeguard.modes.mutate import mutants
 from safeguard.modes.properties import ACKED, CALM, LEVELS, MOVES, broken, judge
 from safeguard.modes.spec import TableSpec
 from safeguard.modes.table import ACK, CAUSE_BIT, KNOWN, PERSON, READY, STANDSTILL
-from safeguard.modes.walk import Abstraction, abstraction, returns, walk
+from safeguard.modes.walk import Abstraction, abstraction, walk
 
 PERIOD = 0.002
 SHEDDING = {
@@ -167,13 +169,68 @@ def test_unknown_causes_that_are_ignored_are_seen() -> None:
     assert found.broken.startswith("P12 fail closed")
 
 
+def neighbours(model: Abstraction) -> list[tuple[int, int]]:
+    """Pairs of sets of causes of which the second has one more."""
+    masks = model.masks.tolist()
+    return [(i, j) for i, a in enumerate(masks) for j, b in enumerate(masks) if a & b == a and (a ^ b).bit_count() == 1]
+
+
+def planned(answer: object) -> Callable[[object], object]:
+    """A method that always gives this answer."""
+
+    def method(_: object) -> object:
+        return answer
+
+    return method
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_causes_that_make_things_better_are_seen(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P10 is alive: read backwards, a cause less never makes things better, which is wrong."""
+    model = abstraction(load_spec(strategy), PERIOD, (Cause.ESTOP, Cause.TICK_OVERRUN))
+    back = np.array([(more, less) for less, more in neighbours(model)], dtype=np.int64)
+    monkeypatch.setattr("safeguard.modes.walk._Explorer._pairs", planned((back, back[:0])))
+    assert walk(model).broken.startswith("P10 monotone")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_causes_that_change_something_are_seen(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P11 is alive: causes that do ask for something are not idle."""
+    model = abstraction(load_spec(strategy), PERIOD, (Cause.ESTOP, Cause.TICK_OVERRUN))
+    pairs = np.array(neighbours(model), dtype=np.int64)
+    monkeypatch.setattr("safeguard.modes.walk._Explorer._pairs", planned((pairs[:0], pairs)))
+    found = walk(model)
+    assert found.broken.startswith("P11 non-interference: a cause")
+    assert "ESTOP" in found.story[-1] or "CAUTIOUS" in found.story[-1]
+
+
+@pytest.mark.parametrize("strategy", ["dual", "modular"])
+def test_agreement_that_matters_without_need_is_seen(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P11 is alive for shadow and substitutes: NOMINAL without a capability is never reached, and needs it."""
+    model = abstraction(load_spec(strategy), PERIOD, (Cause.ESTOP, Cause.TICK_OVERRUN))
+    lost = np.array(ModeState.initial(model.table).numbers)
+    age, fit = model.table.ages, model.table.ages + len(model.table.capabilities)
+    lost[MODE], lost[age], lost[fit] = Mode.NOMINAL, 1, model.table.capabilities[0, 2] - 1
+    monkeypatch.setattr("safeguard.modes.walk.ModeState.initial", planned(ModeState(lost)))
+    assert walk(model).broken.startswith("P11 non-interference: shadow or substitutes")
+
+
+def test_a_walk_without_room_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table with more states than there is room for is not called proved."""
+    model = abstraction(load_spec("monolithic"), PERIOD, (Cause.ESTOP, Cause.TICK_OVERRUN))
+    everything = walk(model)
+    monkeypatch.setattr("safeguard.modes.walk.ROOM", everything.states)
+    assert walk(model).broken == ""
+    monkeypatch.setattr("safeguard.modes.walk.ROOM", everything.states - 1)
+    assert walk(model).broken.startswith("the walk has no room")
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_traps_are_seen(strategy: str) -> None:
     """P14 is alive: with no patience at all, the first state that is not NOMINAL is a trap."""
     model = abstraction(load_spec(strategy), PERIOD, (Cause.ESTOP, Cause.TICK_OVERRUN))
     found = walk(model)
-    arrays: tuple[Any, ...] = model.table.arrays
-    assert returns(found.vectors, 30, *arrays) == -1
-    trapped = returns(found.vectors, 1, *arrays)
+    assert returns(found.vectors, 30, model.table.arrays) == -1
+    trapped = returns(found.vectors, 1, model.table.arrays)
     assert trapped >= 0
     assert found.vectors[trapped][0] != Mode.NOMINAL

@@ -33,8 +33,7 @@ from safeguard.modes.table import (
     compile_table,
     load_spec,
 )
-
-SECONDS = 10
+from tests.theory.z3_support import prove, refute
 
 # -- the updates, for z3 and for plain integers ----------------------------------------------------------------------
 
@@ -264,33 +263,6 @@ def _absences(one: Sample) -> set[str]:
     return kinds | {"kept"}
 
 
-# -- the prover ------------------------------------------------------------------------------------------------------
-
-
-def solve(*constraints: Any) -> Any:
-    """A model, or None; fails if z3 does not know within ten seconds."""
-    solver = z3.Solver()
-    solver.set("timeout", SECONDS * 1000)
-    solver.add(*constraints)
-    verdict = solver.check()
-    assert verdict != z3.unknown, f"z3 gave up: {solver.reason_unknown()}"
-    return solver.model() if verdict == z3.sat else None
-
-
-def prove(claim: Any, *assumptions: Any) -> None:
-    """``claim`` follows from the assumptions, and the assumptions are possible."""
-    assert solve(*assumptions) is not None, "an empty theorem: its assumptions contradict each other"
-    counterexample = solve(*assumptions, z3.Not(claim))
-    assert counterexample is None, f"not a theorem: {counterexample}"
-
-
-def refute(claim: Any, *assumptions: Any) -> dict[str, int]:
-    """Numbers that meet the assumptions and break the claim."""
-    model = solve(*assumptions, z3.Not(claim))
-    assert model is not None, "z3 found no counterexample"
-    return {str(name): model[name].as_long() for name in model.decls() if z3.is_int_value(model[name])}
-
-
 # -- (a) the leaky bucket --------------------------------------------------------------------------------------------
 
 fill, drain, full, level, n, p, spent = z3.Ints("fill drain full level n p spent")
@@ -429,8 +401,8 @@ def test_no_recovery_before_its_dwell() -> None:
 
 # -- (e) the flapping budget -----------------------------------------------------------------------------------------
 
-credit, cost, window, held, new, start, elapsed, count, recoveries = z3.Ints(
-    "credit cost window held new start elapsed count recoveries"
+credit, cost, window, longest, held, new, start, elapsed, count, recoveries = z3.Ints(
+    "credit cost window longest held new start elapsed count recoveries"
 )
 back = z3.Bool("back")
 BUDGET = (cost >= 1, window >= 1, credit >= 0, held >= 0, new >= 0, z3.Implies(back, held >= cost))
@@ -465,6 +437,10 @@ def test_no_window_has_more_recoveries_than_allowed() -> None:
     prove(spent <= 2 * window, ledger, elapsed <= window)
     prove(count <= recoveries, spent == cost * count, spent <= 2 * window, cost * recoveries >= 2 * window, cost >= 1)
     refute(count <= recoveries, *within, cost * recoveries < 2 * window)  # planted: the cost rounded down
+    # What ``safeguard modes check`` finds on the real table, whose window may be another than is owed:
+    owed = (ledger, spent == cost * count, elapsed <= longest, recoveries >= 1, cost >= 1)
+    prove(count <= recoveries, *owed, cost * (recoveries + 1) > window + longest)
+    refute(count <= recoveries, *owed, cost * (recoveries + 1) >= window + longest)  # planted: just one too many
     forgiving = z3.If(credit >= 2, credit - 2, 0) + z3.If(back, cost, 0)  # planted: pays back two a tick
     refute(paid <= forgiving + elapsed + 1 - start, cost >= 1, ledger)
 

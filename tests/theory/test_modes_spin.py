@@ -22,11 +22,12 @@ from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.errors import ModeTableError
 from safeguard.modes import spin
 from safeguard.modes.engine import BUCKETS, ModeState, advance
+from safeguard.modes.lint import lint
 from safeguard.modes.promela import promela
 from safeguard.modes.promela_machine import Machine
 from safeguard.modes.promela_watch import PROPERTIES
 from safeguard.modes.requirements import Bounds, abstract
-from safeguard.modes.spec import Guard, TableSpec, lint
+from safeguard.modes.spec import Guard, TableSpec
 from safeguard.modes.spin import Census, SpinResult, missing_tools, spin_census, spin_check
 from safeguard.modes.table import (
     ACK,

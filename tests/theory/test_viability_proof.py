@@ -21,8 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safeguard.controllers.viability import JointBounds
-
-SECONDS = 10
+from tests.theory.z3_support import number, prove, refute, solve
 
 dt, a, a_b = z3.Reals("dt a a_b")  # period, planned deceleration, braking deceleration
 room, below, v, A, u, lower, t = z3.Reals("room below v A u lower t")  # room to the upper and to the lower limit
@@ -70,37 +69,7 @@ def braking(speed: Any) -> Any:
     return z3.If(speed > a_b * dt, -a_b, z3.If(speed < -a_b * dt, a_b, -speed / dt))
 
 
-# -- the prover -------------------------------------------------------------------------------------------
-
-
-def solve(*constraints: Any) -> Any:
-    """A model, or None; fails if z3 does not know within ten seconds."""
-    solver = z3.Solver()
-    solver.set("timeout", SECONDS * 1000)
-    solver.add(*constraints)
-    verdict = solver.check()
-    assert verdict != z3.unknown, f"z3 gave up: {solver.reason_unknown()}"
-    return solver.model() if verdict == z3.sat else None
-
-
-def prove(claim: Any, *assumptions: Any) -> None:
-    """``claim`` follows from the assumptions, and the assumptions are possible."""
-    assert solve(*assumptions) is not None, "an empty theorem: its assumptions contradict each other"
-    counterexample = solve(*assumptions, z3.Not(claim))
-    assert counterexample is None, f"not a theorem: {counterexample}"
-
-
-def refute(claim: Any, *assumptions: Any) -> dict[str, float]:
-    """Numbers that meet the assumptions and break the claim."""
-    model = solve(*assumptions, z3.Not(claim))
-    assert model is not None, "z3 found no counterexample"
-    return {str(name): number(model[name]) for name in model.decls() if name.arity() == 0}
-
-
-def number(value: Any) -> float:
-    """A value of a model; algebraic numbers to 30 digits."""
-    exact = value.approx(30) if z3.is_algebraic_value(value) else value
-    return float(Fraction(exact.numerator_as_long(), exact.denominator_as_long()))
+# -- the model is the code ----------------------------------------------------------------------------------
 
 
 def code_bound(gap: float, speed: float, a_plan: float, period: float) -> float:
@@ -109,8 +78,6 @@ def code_bound(gap: float, speed: float, a_plan: float, period: float) -> float:
     bounds = JointBounds(-huge * one, gap * one, huge * one, huge * one, a_plan * one, period)
     return float(bounds(0.0 * one, speed * one, -huge * one)[1][0])
 
-
-# -- the model is the code ----------------------------------------------------------------------------------
 
 periods, decelerations = st.floats(5e-4, 0.02), st.floats(0.05, 200.0)
 # In units of a dt² and a dt, where all three cases are met.

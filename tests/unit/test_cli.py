@@ -3,9 +3,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,47 +20,10 @@ from safeguard.replay import replay_run
 from safeguard.scenarios import runner
 from safeguard.scenarios.scenario import library, load_scenario
 from tests.laws.lab import Lab, beyond, journal_file, panda, rechain, records
+from tests.unit.cli_support import Call
+from tests.unit.cli_support import safeguard as safeguard
 
 Patch = pytest.MonkeyPatch
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def said(self) -> str:
-        """Everything that people read, without the terminal's line breaks."""
-        return " ".join((self.out + self.err).split())
-
-    @property
-    def data(self) -> Any:
-        """What machines read."""
-        return json.loads(self.out)
-
-
-Call = Callable[..., Done]
-
-
-@pytest.fixture
-def safeguard(monkeypatch: Patch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """The ``safeguard`` command, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def call(*arguments: str | Path) -> Done:
-        monkeypatch.setattr(sys, "argv", ["safeguard", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        printed = capsys.readouterr()
-        return Done(int(left.value.code or 0), printed.out, printed.err)
-
-    return call
-
 
 Command = typer.core.TyperCommand
 Group = typer.core.TyperGroup

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from safeguard import cli
 from safeguard.core.enums import Mode
 from safeguard.lockout import LockoutFile
 from safeguard.modes import table as tables
@@ -19,36 +15,10 @@ from safeguard.modes.certificate import TableCertificate, certificate_path
 from safeguard.modes.render import pages
 from safeguard.modes.spec import Guard, TableSpec
 from tests.laws.lab import Lab
+from tests.unit.cli_support import Call
+from tests.unit.cli_support import safeguard as safeguard
 
 Patch = pytest.MonkeyPatch
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Done]
-
-
-@pytest.fixture
-def safeguard(monkeypatch: Patch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """The command, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str | Path) -> Done:
-        monkeypatch.setattr(sys, "argv", ["safeguard", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        printed = capsys.readouterr()
-        return Done(left.value.code if isinstance(left.value.code, int) else 0, printed.out, printed.err)
-
-    return call
 
 
 def test_check_prints_states_and_says_that_everything_holds(safeguard: Call) -> None:

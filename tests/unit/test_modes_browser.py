@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -87,7 +87,7 @@ class Twin:
     def __post_init__(self) -> None:
         self.table = compile_table(load_spec(self.strategy), PERIOD)
         everything = (1 << len(self.table.capabilities)) - 1
-        self.inputs = replace(self.inputs, shadow=everything, available=everything)
+        self.inputs = self.inputs._replace(shadow=everything, available=everything)
         self.state, self.ticks = ModeState.initial(self.table), 0
         self.tab.open(self.path)
         self.tab.click("#run")
@@ -106,7 +106,7 @@ class Twin:
             self.tab.click("#ack")
         outputs: ModeOutputs | None = None
         for place in range(count):
-            now = replace(self.inputs, causes=cause_mask(self.causes), ack=ack and place == 0)
+            now = self.inputs._replace(causes=cause_mask(self.causes), ack=ack and place == 0)
             self.state, outputs = step(self.table, self.state, now)
             self.ticks += 1
             self.tab.click("#step")
@@ -183,7 +183,7 @@ def test_a_part_is_left_out_and_comes_back(tab: Page, path: Path) -> None:
     assert twin.state.numbers[CREDIT] > 0
 
     tab.click("[data-what=available][data-part='0']")
-    twin.inputs = replace(twin.inputs, available=2)
+    twin.inputs = twin.inputs._replace(available=2)
     twin.cause(Cause.PREDICTION_FAILED)
     assert twin.tick(3).mode is Mode.HOLD
     assert tab.errors == []
@@ -195,7 +195,7 @@ def test_a_person_takes_command(tab: Page, path: Path) -> None:
     twin.tick(5)
     twin.tick(ack=True)
     tab.click("#person")
-    twin.inputs = replace(twin.inputs, person=True)
+    twin.inputs = twin.inputs._replace(person=True)
     twin.cause(Cause.MONITOR_STOP)
     outputs = twin.tick(12)
 

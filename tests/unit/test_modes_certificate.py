@@ -11,7 +11,7 @@ import safeguard.modes.table as compiler
 from safeguard.core.errors import ModeTableError
 from safeguard.modes import TableCertificate, compile_table, load_spec, load_table
 from safeguard.modes.certificate import World, abstraction_digest, certificate_path, refusal
-from safeguard.modes.spec import read_spec
+from safeguard.modes.read import read_spec
 from safeguard.modes.table import compiler_digest, table_digest
 from tests.unit.modes_support import ALL, PERIOD, TEXT, folder
 

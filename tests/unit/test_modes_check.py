@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 import safeguard.modes.check as module
 from safeguard.core.enums import Cause, Mode
-from safeguard.modes import compile_table, load_spec
+from safeguard.core.types import Envelope
+from safeguard.modes import STRATEGIES, compile_table, load_spec
 from safeguard.modes.certificate import HOLDS, abstraction_digest
-from safeguard.modes.check import P2_SLOW, P13, P21, check, checker_digest
+from safeguard.modes.check import CHECKER, P2_SLOW, P6_ENDS, P9_REAL, P13, P21, check, checker_digest, endless
+from safeguard.modes.explore import SAID
 from safeguard.modes.properties import NAMES
-from safeguard.modes.requirements import VELOCITY_SHARE
+from safeguard.modes.requirements import VELOCITY_SHARE, bounds
 from safeguard.modes.spec import TableSpec
-from safeguard.modes.walk import SAID, Abstraction, Walk, abstraction
+from safeguard.modes.table import COMPILER, TABLES
+from safeguard.modes.walk import Abstraction, Walk, abstraction
 from tests.unit.modes_support import PERIOD
 
 Patch = pytest.MonkeyPatch
@@ -109,6 +114,91 @@ def test_a_fast_envelope_is_found(strategy: str, row: str, words: str) -> None:
     fast = changed(load_spec(strategy), row, velocity_share=0.75)
     assert check(fast, PERIOD).properties[P2_SLOW].startswith(words)
     assert check(load_spec(strategy), PERIOD).properties[P2_SLOW] == HOLDS
+
+
+@pytest.mark.parametrize(
+    ("strategy", "row", "update", "words"),
+    [
+        ("modular", "MOD-D03", {"velocity_share": 0.26}, "no_prediction_no_planner allows 0.26 of the speed limits"),
+        ("modular", "MOD-D02", {"velocity_share": 0.2}, "no_prediction_no_planner allows more than no_planner, where"),
+        ("vla", "CORE-M02", {"velocity_share": 0.4}, "tail allows more than cautious, where less is wrong"),
+        (
+            "dual",
+            "CORE-M02",
+            {"acceleration_share": 0.9},
+            "system1_only allows more than cautious, where",
+        ),
+        ("monolithic", "CORE-M01", {"velocity_share": 0.4}, "cautious allows more than nominal, where less is wrong"),
+    ],
+)
+def test_what_is_worse_is_never_faster(strategy: str, row: str, update: dict[str, float], words: str) -> None:
+    """P2: every missing part halves the speed, and no envelope allows more than that of a better state."""
+    found = check(changed(load_spec(strategy), row, **update), PERIOD)
+    assert found.properties[P2_SLOW].startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "row", "decays", "words"),
+    [
+        ("vla", "VLA-D01", False, "tail does not come to rest"),
+        ("dual", "DUAL-D01", True, "system1_only slows down"),
+        ("modular", "MOD-D03", True, "no_prediction_no_planner slows down"),
+    ],
+)
+def test_what_ends_anywhere_comes_to_rest(strategy: str, row: str, decays: bool, words: str) -> None:
+    """P6: the rest of a chunk slows down to a standstill over its stay; whoever still answers does not."""
+    assert check(changed(load_spec(strategy), row, decays=decays), PERIOD).properties[P6_ENDS] == words
+    assert check(load_spec(strategy), PERIOD).properties[P6_ENDS] == HOLDS
+
+
+def test_half_a_way_to_rest_is_not_enough() -> None:
+    """P6: a tail that slows down for half of its stay, or in steps, or not far enough, is found."""
+    table, limits = compile_table(load_spec("vla"), PERIOD), bounds("vla", PERIOD)
+    name, full = table.degraded[1]
+    shapes = [full[:50], (*full[:-1], full[-2]), tuple(Envelope(0.5 - k / 500, 1.0) for k in range(100))]
+    for shape in (full, *shapes):
+        degraded = (table.degraded[0], (name, shape))
+        said = list(endless(replace(table, degraded=degraded), limits))
+        assert said == ([] if shape is full else ["tail does not come to rest"])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "update", "words"),
+    [
+        ("vla", {"recoveries": 29}, "14 recoveries can come at once, not 15"),
+        ("dual", {"recoveries": 5}, "2 recoveries can come at once, not 3"),
+        ("modular", {"recoveries": 5}, "5 recoveries fit in a window, not 4"),
+        ("modular", {"recoveries": 3}, "1 recoveries can come at once, not 2"),
+        ("dual", {"window_s": 15.0}, "9 recoveries fit in a window, not 6"),
+        ("dual", {"window_s": 60.0}, "the budget is full again after 30000 ticks, not 15000"),
+    ],
+)
+def test_a_wrong_price_is_found(strategy: str, update: dict[str, float], words: str) -> None:
+    """P9 on the real times: no window has more recoveries than allowed, and half of them may come at once."""
+    spec = load_spec(strategy)
+    assert spec.flapping is not None
+    wrong = spec.model_copy(update={"flapping": spec.flapping.model_copy(update=update)})
+    assert check(wrong, PERIOD).properties[P9_REAL] == words
+
+
+@pytest.mark.parametrize("period", [0.001, 0.002, 0.003, 0.005, 0.007, 0.01])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_rounding_to_ticks_breaks_nothing(strategy: str, period: float) -> None:
+    """Envelopes and the price of a recovery are right at periods that times are no multiples of."""
+    found = check(load_spec(strategy), period).properties
+    assert [found[name] for name in (P2_SLOW, P6_ENDS, P9_REAL)] == [HOLDS] * 3
+
+
+@pytest.mark.parametrize(("first", "modules"), [("read", ("spec", "read", "lint")), ("check", (*CHECKER, *COMPILER))])
+def test_no_module_escapes_the_digests(first: str, modules: tuple[str, ...]) -> None:
+    """Whatever the check or the reader imports from this package is in a digest; certificates hold them."""
+    found, todo = set[str](), [first]
+    while todo:
+        name = todo.pop()
+        found.add(name)
+        text = (TABLES.parent / f"{name}.py").read_text("utf-8")
+        todo += set(re.findall(r"^from safeguard\.modes\.(\w+) import", text, re.MULTILINE)) - found
+    assert found - {"certificate"} == set(modules)
 
 
 def cause(spec: TableSpec) -> TableSpec:

@@ -107,7 +107,7 @@ def test_hold_is_left_with_everything_there() -> None:
     """What was shed before HOLD is there again after it, and HOLD is not left before it works."""
     state, _ = step(DUAL, degraded(DUAL, SYSTEM2, 125), seen(Cause.CLOCK_BACKWARDS))
     failing = ModeInputs.of([Cause.SYSTEM2_FAILED], standstill=True, available=1)
-    assert drive(DUAL, state, [failing] * 300 + [replace(failing, ack=True)])[1].mode is Mode.HOLD
+    assert drive(DUAL, state, [failing] * 300 + [failing._replace(ack=True)])[1].mode is Mode.HOLD
     state, outputs = drive(DUAL, state, [REST] * 400 + [ACK])
     assert (outputs.mode, outputs.configuration) == (Mode.CAUTIOUS, "")
 
@@ -152,7 +152,7 @@ def test_two_weak_signals_are_a_strong_one(
     """A warning that the configuration does not tolerate is HOLD in its tick, also when it was there first."""
     state = degraded(table, inputs, ticks)
     for cause in weak:
-        warned = replace(inputs, causes=inputs.causes | cause_mask([cause]))
+        warned = inputs._replace(causes=inputs.causes | cause_mask([cause]))
         _, outputs = step(table, state, warned)
         assert (outputs.mode, outputs.reasons[-1]) == (Mode.HOLD, row)
         assert len(outputs.reasons) == 2, "the warning is named too"
@@ -178,7 +178,7 @@ def test_a_degraded_stay_is_bounded(table: ModeTable, inputs: ModeInputs, ticks:
     """The policy moves for exactly the stay; the tick after it is HOLD, whether the failure lasts or not."""
     last, outputs = drive(table, degraded(table, inputs, ticks), [inputs] * (stay - 1))
     assert outputs.mode is Mode.DEGRADED
-    for then in (inputs, replace(QUIET, available=0b11)):
+    for then in (inputs, QUIET._replace(available=0b11)):
         _, outputs = step(table, last, then)
         assert (outputs.mode, outputs.reasons) == (Mode.HOLD, (row,))
 
@@ -240,8 +240,9 @@ def test_a_decay_is_of_what_is_shed() -> None:
 
 def test_a_combination_without_a_configuration_is_hold() -> None:
     """What no configuration is for is HOLD by the rows of the causes."""
-    table = replace(MODULAR, configurations=MODULAR.configurations.copy())
-    table.configurations[0b11] = 0
+    configurations = MODULAR.configurations.copy()
+    configurations[0b11] = 0
+    table = replace(MODULAR, configurations=configurations)
     _, outputs = drive(table, degraded(table, PREDICTION, 60), [BOTH] * 60)
     assert (outputs.mode, outputs.reasons) == (Mode.HOLD, ("MOD-C24", "MOD-C25"))
 
@@ -268,7 +269,7 @@ def three(stays: dict[tuple[str, ...], int]) -> ModeTable:
 
 
 ALONE: dict[tuple[str, ...], int] = {("prediction",): 90, ("planner",): 80, ("tail",): 70}
-EVERYTHING = replace(BOTH, causes=BOTH.causes | LATE.causes, available=0b111)
+EVERYTHING = BOTH._replace(causes=BOTH.causes | LATE.causes, available=0b111)
 
 
 def test_a_pair_without_a_configuration_does_not_end_a_stay_of_three() -> None:

@@ -256,7 +256,7 @@ def test_a_weak_cause_does_not_keep_hold(table: ModeTable) -> None:
     """What asks for CAUTIOUS only lets an acknowledgement count."""
     state, _ = step(table, nominal(table), CLOCK)
     weak = ModeInputs.of([Cause.TICK_OVERRUN], standstill=True)
-    _, outputs = drive(table, state, [weak] * 100 + [replace(weak, ack=True)])
+    _, outputs = drive(table, state, [weak] * 100 + [weak._replace(ack=True)])
     assert outputs.mode is Mode.CAUTIOUS
 
 
@@ -356,3 +356,28 @@ def test_states_compare_by_value(table: ModeTable) -> None:
         step(table, first, QUIET)[0].numbers[ESTOPS] = 0
     assert first.numbers[ACKED] == 1
     assert np.count_nonzero(first.numbers) == 2, "BOOT and an acknowledgement that is no edge"
+
+
+def test_where_nothing_changes_the_answer_is_kept(table: ModeTable) -> None:
+    """The state at rest and the outputs are the same objects again; for other inputs or another table they are not."""
+    state, _ = step(table, nominal(table), QUIET)
+    first = step(table, state, QUIET)
+    again = step(table, state, ModeInputs())
+    assert first[0] is again[0] is state
+    assert first[1] is again[1]
+    assert step(table, state, CLOCK)[1].mode is Mode.HOLD
+    assert step(table, state, seen(Cause.UNCALIBRATED))[1].reasons == ("CORE-C16",)
+    assert step(table, state, QUIET) == first
+    slow = replace(table, envelope=(Envelope(0.1, 0.1), *table.envelope[1:]))
+    assert step(slow, state, QUIET)[1].envelope == Envelope(0.1, 0.1)
+    assert step(table, state, QUIET) == first
+
+
+def test_what_is_remembered_is_bounded(table: ModeTable) -> None:
+    """However many different outputs there were, about a thousand are kept, and they stay right."""
+    fresh = replace(table)
+    start, causes = nominal(table), [mask << 6 for mask in range(1, 3000)]
+    for mask in causes:
+        assert step(table, start, ModeInputs(mask))[1] == step(replace(table), start, ModeInputs(mask))[1]
+        step(fresh, start, ModeInputs(mask))
+    assert 0 < len(fresh.said) <= 1024

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from safeguard.core.enums import Authority, Cause, Mode
@@ -63,7 +61,7 @@ def test_without_agreement_nothing_comes_back() -> None:
     assert found == [Mode.DEGRADED] * 1499 + [Mode.HOLD]
 
 
-@pytest.mark.parametrize("broken", [ModeInputs(available=1), SYSTEM2, replace(SYSTEM2, shadow=1)])
+@pytest.mark.parametrize("broken", [ModeInputs(available=1), SYSTEM2, SYSTEM2._replace(shadow=1)])
 def test_one_tick_of_disagreement_starts_the_dwell_anew(broken: ModeInputs) -> None:
     """Agreement has to last without a gap, and the failure itself is a gap even while it is debounced."""
     state, _ = drive(DUAL, degraded(DUAL, SYSTEM2, 125), [AGREE] * 249)
@@ -100,11 +98,11 @@ def test_capabilities_come_back_one_at_a_time() -> None:
 def test_a_return_that_leaves_the_unbearable_is_refused() -> None:
     """While the planner's substitute is away, prediction does not come back and leave the planner alone missing."""
     state, _ = drive(MODULAR, both(), [AGREE] * 249)
-    _, outputs = step(MODULAR, state, replace(AGREE, available=0b01))
+    _, outputs = step(MODULAR, state, AGREE._replace(available=0b01))
     assert (outputs.mode, outputs.configuration) == (Mode.DEGRADED, "no_prediction")
-    _, outputs = step(MODULAR, state, replace(AGREE, available=0b10))
+    _, outputs = step(MODULAR, state, AGREE._replace(available=0b10))
     assert (outputs.mode, outputs.configuration) == (Mode.DEGRADED, "no_planner")
-    _, outputs = step(MODULAR, state, replace(AGREE, available=0))
+    _, outputs = step(MODULAR, state, AGREE._replace(available=0))
     assert outputs.mode is Mode.HOLD
 
 
@@ -112,7 +110,7 @@ def test_one_returns_in_the_tick_in_which_another_fails() -> None:
     """A return and a new loss meet in one tick: what is back is back, what failed is shed."""
     state = degraded(MODULAR, PREDICTION, 60)
     state, _ = drive(MODULAR, state, [AGREE] * 190)
-    late = replace(AGREE, causes=cause_mask([Cause.PLANNER_FAILED]))
+    late = AGREE._replace(causes=cause_mask([Cause.PLANNER_FAILED]))
     state, outputs = drive(MODULAR, state, [late] * 60)
     assert (outputs.mode, outputs.configuration) == (Mode.DEGRADED, "no_planner")
     assert outputs.reasons[-1] == "MOD-K01"
@@ -194,7 +192,7 @@ def test_the_budget_survives_hold() -> None:
 )
 def test_a_person_ends_every_configuration_at_once(table: ModeTable, inputs: ModeInputs, ticks: int) -> None:
     """Taking over leads from every configuration to CAUTIOUS in one tick, and costs no recovery."""
-    state, outputs = step(table, degraded(table, inputs, ticks), replace(inputs, person=True))
+    state, outputs = step(table, degraded(table, inputs, ticks), inputs._replace(person=True))
     assert (outputs.mode, outputs.authority, outputs.configuration) == (Mode.CAUTIOUS, Authority.POLICY, "")
     assert outputs.reasons[-1].endswith("R06")
     assert state.numbers[CREDIT] == 0

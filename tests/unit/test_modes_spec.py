@@ -7,7 +7,7 @@ import pytest
 
 from safeguard.core.errors import ModeTableError
 from safeguard.modes import compile_table, load_spec, load_table
-from safeguard.modes.spec import read_spec
+from safeguard.modes.read import read_spec
 from tests.unit.modes_support import DEGRADING, TEXT, folder
 
 
@@ -81,6 +81,29 @@ def line(file: str, row: str) -> str:
         ('to = "cautious"', 'to = "degraded"', "row CORE-R03: 'degraded' is no mode"),
         ('guards = ["ready"]', 'guards = ["redy"]', "row CORE-R01: recoveries.0.guards"),
         ('guards = ["clear"]', 'guards = ["clear", "shadow"]', "row CORE-R02: guard 'shadow' belongs to a capability"),
+        (
+            'guards = ["clear"]',
+            'guards = ["clear", "ready"]',
+            "row CORE-R02: guard 'ready' .* one of: 'clear'$",
+        ),
+        (
+            'guards = ["clear"]',
+            'guards = ["clear", "drained"]',
+            "row CORE-R02: guard 'drained' says nothing",
+        ),
+        ('guards = ["ready"]', 'guards = ["ready", "ack"]', "row CORE-R01: guard 'ack' says nothing in 'boot'"),
+        (
+            '"drained"]',
+            '"drained", "person"]',
+            "row CORE-R03: guard 'person' .*'ack', 'standstill'",
+        ),
+        ('"drained"]', '"drained", "ack"]', "row CORE-R03: guard 'ack' is there twice; remove one"),
+        (
+            'floor = "cautious"\nclear',
+            'floor = "cautious"\nsheds = ["legs"]\nclear',
+            "row CORE-C07: floor 'degraded' and sheds .* together\n"
+            "core.toml:.* row CORE-C07: sheds 'legs' must name a capability of this table: there are none",
+        ),
         ('to = "hold"', 'to = "stop"', "row CORE-R01: boot is left only to 'hold'"),
         ("dwell_s = 0.5", "dwell_s = 0.5\ndwell_ticks = 3", "row CORE-R02: .* exclude each other"),
         ("dwell_s = 0.5", "dwell = 0.5", "row CORE-R02: recoveries.1.dwell: Extra inputs"),
@@ -88,10 +111,10 @@ def line(file: str, row: str) -> str:
         ("fill = 4", "fill = 0", "bridge.fill"),
         ("rearm_share = 0.5", "rearm_share = 1.5", "bridge.rearm_share"),
         ('floor = "cautious"\n\n[[modes]]', 'floor = "calm"\n\n[[modes]]', "takeover.floor: .* unknown mode 'calm'"),
-        ("schema = 2", "schema = 1", "core.toml: schema must be 2"),
-        ("schema = 2", "", "core.toml: schema must be 2"),
+        ("schema = 2", "schema = 1", "core.toml:5: schema must be 2"),
+        ("schema = 2", "", "core.toml:1: schema must be 2"),
         ("schema = 2", "schema = ", "core.toml: not TOML: .*line 5"),
-        ("schema = 2", 'schema = 2\nstrategy = "core"', "core.toml: strategy does not belong in a core; remove it"),
+        ("schema = 2", 'schema = 2\nstrategy = "core"', "core.toml:6: strategy does not belong in a core; remove it"),
     ],
 )
 def test_wrong_cores_are_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -104,6 +127,20 @@ def test_wrong_cores_are_refused(tmp_path: Path, old: str, new: str, words: str)
     ("strategy", "old", "new", "words"),
     [
         ("vla", 'sheds = ["fresh_chunks"]\nvel', 'sheds = ["chunks"]\nvel', "row VLA-D01: sheds .*must name"),
+        (
+            "vla",
+            'sheds = ["fresh_chunks"]\nclear',
+            'sheds = ["fresh_chunks", "chunks"]\nclear',
+            "vla.toml:[0-9]+ row VLA-C11: sheds 'chunks' must name a capability of this table: 'fresh_chunks'",
+        ),
+        (
+            "vla",
+            'floor = "degraded"\nsheds = ["fresh_chunks"]',
+            'floor = "cautious"\nsheds = ["chunks"]',
+            "vla.toml:[0-9]+ row VLA-C11: sheds 'chunks' must name a capability",
+        ),
+        ("vla", 'sheds = ["fresh_chunks"]\nvel', "sheds = []\nvel", "row VLA-D01: sheds = .. is the whole strategy"),
+        ("modular", '["prediction", "planner"]', '["planner", "planner"]', "row MOD-D03: sheds 'planner' twice"),
         ("vla", "stay_s = 0.2", "", "row VLA-D01: needs exactly one of stay_s and stay_ticks: .* bounded"),
         ("vla", "stay_s = 0.2", "stay = 0.2", "row VLA-D01: configurations.0.stay: Extra inputs"),
         ("vla", "stay_s = 0.2", "stay_s = 0.2\nstay_ticks = 9", "row VLA-D01: needs exactly one of"),
@@ -124,7 +161,7 @@ def test_wrong_cores_are_refused(tmp_path: Path, old: str, new: str, words: str)
         ("vla", 'id = "VLA-R06"', 'id = "CORE-R05"', "row CORE-R05: this id is used twice"),
         ("dual", 'guards = ["shadow"]', 'guards = ["ack"]', "row DUAL-K01: guard 'ack' does not apply to a capability"),
         ("dual", "debounce_s = 0.25", "debounce_s = 0.25\nbridge_ticks = 3", "row DUAL-C26: .* exclude each other"),
-        ("dual", 'strategy = "dual"', "", 'dual.toml: needs strategy = "…" and core'),
+        ("dual", 'strategy = "dual"', "", 'dual.toml:1: needs strategy = "…" and core'),
         ("dual", 'core = "core.toml"', 'core = "kernel.toml"', "kernel.toml: cannot be read"),
         (
             "dual",
@@ -133,6 +170,13 @@ def test_wrong_cores_are_refused(tmp_path: Path, old: str, new: str, words: str)
             "belongs to core.toml; move",
         ),
         ("dual", 'from = "degraded"\nto = "cautious"', 'from = "cautious"\nto = "nominal"', "DUAL-R06: can never fire"),
+        (
+            "modular",
+            row("MOD-D02", "modular") + row("MOD-D03", "modular"),
+            "",
+            "row MOD-K02: can never be shed: no configuration is without 'planner'; add one or remove the row",
+        ),
+        ("dual", '"effort_warn", ', '"estop", ', "row DUAL-D01: intolerable 'estop' says nothing: .* 'estop' anyway"),
         ("modular", 'name = "planner"', 'name = "prediction"', "row MOD-K02: capability 'prediction' has two rows"),
         ("modular", 'sheds = ["planner"]\nvel', 'sheds = ["prediction"]\nvel', "row MOD-D02: sheds what another"),
         (

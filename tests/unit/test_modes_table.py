@@ -10,7 +10,8 @@ from safeguard.core.enums import Cause, Mode
 from safeguard.core.errors import ModeTableError
 from safeguard.core.types import Envelope
 from safeguard.modes import cause_mask, compile_table, load_spec
-from safeguard.modes.spec import CauseSpec, TableSpec, read_spec
+from safeguard.modes.read import read_spec
+from safeguard.modes.spec import CauseSpec, TableSpec
 from safeguard.modes.table import ACK, CLEAR, DRAINED, PERSON, READY, STANDSTILL
 from tests.unit.modes_support import ALL, TEXT, compiled, folder
 
@@ -227,6 +228,15 @@ def test_masks_of_capabilities() -> None:
     assert [spec.mask(()), spec.mask(["prediction"]), spec.mask(["planner"])] == [0, 1, 2]
     assert spec.mask(["planner", "prediction", "planner"]) == 3
     assert spec.mask(["planner", "wheels"]) == -1
+
+
+@pytest.mark.parametrize("cause", [Cause.ESTOP, Cause.LEASE_LOST], ids=lambda cause: cause.value)
+def test_a_table_without_a_cause_is_refused(cause: Cause) -> None:
+    """The compiler names the cause that no row is about, for tables that no lint has seen too."""
+    spec = load_spec("dual")
+    less = spec.model_copy(update={"causes": tuple(row for row in spec.causes if row.cause is not cause)})
+    with pytest.raises(ModeTableError, match=rf"dual\.toml: no \[\[causes\]\] row for '{cause.value}'; add one"):
+        compile_table(less, 0.002)
 
 
 def test_ticks_may_be_given_instead_of_seconds() -> None:

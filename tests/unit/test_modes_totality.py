@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from safeguard.core.enums import Cause, Mode
 from safeguard.modes import ModeInputs, ModeState, ModeTable, cause_mask, step
-from safeguard.modes.engine import ACKED, BUCKETS, CALM, CREDIT, ESTOPS, MODE, MOVING, advance
+from safeguard.modes.engine import ACKED, BUCKETS, CALM, CREDIT, ESTOPS, MODE, MOVING, advance, tick
 from safeguard.modes.table import BEYOND, COST, WINDOW
 from tests.unit.modes_support import ALL, compiled
 
@@ -116,18 +116,42 @@ def test_compiled_and_interpreted_agree(data: st.DataObject) -> None:
     assert np.array_equal(state.numbers, before)
 
 
+@settings(max_examples=300)
+@given(st.data())
+def test_a_tick_is_what_advance_says(data: st.DataObject) -> None:
+    """The kernel behind ``step``, compiled or not, has the state and report of ``advance``, and sees what changed."""
+    table = data.draw(tables)
+    state, one, why = data.draw(states(table)), data.draw(inputs), data.draw(st.sampled_from([0, 1, 1 << 40]))
+    wanted, report = np.empty_like(state.numbers), np.empty(5, dtype=np.int64)
+    advance(state.numbers, one.causes, one.flags, one.shadow, one.available, *table.arrays, wanted, report)
+    mode, reason, rows, bridging, shed = report.tolist()
+    reason |= why if mode == state.mode else 0
+    rows |= reason if mode == state.mode else 0
+    ages = wanted[table.ages : table.ages + len(table.capabilities)].tolist()
+    age = min((ages[c] for c in range(len(ages)) if shed >> c & 1), default=0)
+    for function in (tick, interpreted(tick)):
+        after = state.numbers.copy()
+        told, old, now, same = function(
+            state.numbers, why, one.causes, one.flags, one.shadow, one.available, table.block, after
+        )
+        assert after.tolist() == wanted.tolist()
+        assert (told, old, now) == ((mode, rows, bridging, shed), age, reason if mode else 0)
+        assert same == (now == why and np.array_equal(wanted, state.numbers))
+
+
 @given(tables, st.lists(inputs, max_size=60))
 def test_step_is_pure_and_ignores_why(table: ModeTable, sequence: list[ModeInputs]) -> None:
-    """The same inputs give the same states; `why` never decides; `ready` matters in BOOT only."""
+    """The same inputs give the same, remembered or not; `why` never decides; `ready` matters in BOOT only."""
     state = ModeState.initial(table)
     for one in sequence:
         after, outputs = step(table, state, one)
         assert step(table, state, one) == (after, outputs)
+        assert step(replace(table), replace(state), one) == (after, outputs)
         bare, bare_outputs = step(table, replace(state, why=0), one)
         assert replace(bare, why=0) == replace(after, why=0)
         assert replace(bare_outputs, reasons=()) == replace(outputs, reasons=())
         if state.mode is not Mode.BOOT:
-            assert step(table, state, replace(one, ready=not one.ready)) == (after, outputs)
+            assert step(table, state, one._replace(ready=not one.ready)) == (after, outputs)
         state = after
 
 
@@ -137,7 +161,7 @@ def test_another_cause_never_helps(data: st.DataObject) -> None:
     """In any state in range, with real times: one cause more never lowers the next mode (P10)."""
     table = data.draw(tables)
     state, one = data.draw(states(table)), data.draw(inputs)
-    worse = replace(one, causes=one.causes | cause_mask([data.draw(st.sampled_from(list(Cause)))]))
+    worse = one._replace(causes=one.causes | cause_mask([data.draw(st.sampled_from(list(Cause)))]))
     assert step(table, state, worse)[1].mode >= step(table, state, one)[1].mode
 
 
@@ -145,8 +169,8 @@ def test_another_cause_never_helps(data: st.DataObject) -> None:
 def test_every_cause_is_obeyed_at_once(data: st.DataObject) -> None:
     """In any state but BOOT, a cause that acts at once gives at least its floor in that tick (law 7)."""
     table = data.draw(tables)
-    state, one = data.draw(states(table)), replace(data.draw(inputs), person=False)
+    state, one = data.draw(states(table)), data.draw(inputs)._replace(person=False)
     cause = data.draw(st.sampled_from([c for c in Cause if not cause_mask([c]) & table.buckets[:, 0].sum()]))
     floor = next(mode for mode in Mode if table.floors[mode] & cause_mask([cause]))
-    found = step(table, state, replace(one, causes=one.causes | cause_mask([cause])))[1].mode
+    found = step(table, state, one._replace(causes=one.causes | cause_mask([cause])))[1].mode
     assert found >= floor
