@@ -30,7 +30,7 @@ from safeguard.controllers.program import TIGHTEN, Problem, Program
 from safeguard.controllers.proposal import numbers
 from safeguard.controllers.speed import SpeedCaps
 from safeguard.controllers.stop_torque import StopTorque
-from safeguard.controllers.viability import least_margins, next_state, stop_position
+from safeguard.controllers.viability import begins_and_ends_well, least_margins, next_state, stop_position
 from safeguard.core.certificate import Certificate
 from safeguard.core.config import FilterConfig, SpeedConfig
 from safeguard.core.enums import FilterStatus, Frame, NominalKind, SolverStatus
@@ -312,11 +312,12 @@ class SafetyFilter:
         Bounds are relaxed to full braking, but a stop that is planned anew from the measured state in every tick has no
         memory: an arm that brakes worse than its model would slide on. The stored stop has one, and is followed.
         """
-        made, end = self.figures, stop_position(plan.q0, plan.v0, plan.a_brake)
+        made, begin = self.figures, (plan.q0, plan.v0, plan.a_brake)
+        if begins_and_ends_well(*begin, made.q_min, made.q_max, made.v_most, self._end_tolerance):
+            return ""
+        end = stop_position(*begin)
         beyond = np.maximum(made.q_min - end, end - made.q_max)
         fast = np.abs(plan.v0) - made.v_most
-        if (beyond <= self._end_tolerance).all() and (fast <= 0.0).all():
-            return ""
         j, k = int(beyond.argmax()), int(fast.argmax())
         if fast[k] > 0.0:
             return f"stop of {self.robot.joints[k]} begins {fast[k]:.2g} rad/s too fast"

@@ -12,7 +12,7 @@ from safeguard.controllers.program import Problem
 from safeguard.controllers.proposal import wanted
 from safeguard.controllers.speed import SpeedCaps
 from safeguard.controllers.task import TaskSpace
-from safeguard.controllers.viability import JointBounds, braking_point
+from safeguard.controllers.viability import JointBounds, led_back
 from safeguard.core.config import FilterConfig
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Envelope, Nominal, RobotState, Vector
@@ -44,6 +44,7 @@ class Posing:
         self._config, self._figures, self._dynamics = config, figures, dynamics
         self._clearance, self._speed, self._checker, self._dt = clearance, speed, checker, dt
         self._limits, self._task = robot.limits, TaskSpace(robot, dt, config.task)
+        self._most = (1.0 - 1e-6) * robot.limits.a_max
         self._bounds = JointBounds(
             figures.q_min, figures.q_max, figures.v_max, robot.limits.a_max, figures.a_plan, dt, figures.ceiling
         )
@@ -59,11 +60,11 @@ class Posing:
         if a is None:
             return None
         q, v = state.q, state.v
-        brake = self._brake(q, v)
+        brake, made = np.empty(len(q)), self._figures
+        led_back(q, v, made.q_min, made.q_max, made.a_brake, self._most, made.omega, self._dt, brake)
         near = self._config.margins.near_rad if envelope.away else None
         lower, upper = self._bounds(q, v, brake, envelope.velocity, envelope.acceleration, near)
-        a_plan, away = self._figures.a_plan, envelope.away
-        rows, retreat = self._clearance.rows(q, v, a_plan, brake, lower, upper, self._dt, away)
+        rows, retreat = self._clearance.rows(q, v, made.a_plan, brake, lower, upper, self._dt, envelope.away)
         retreat_rows, speed = rows, None
         if retreat is not brake:
             retreat = self._allowed(q, v, retreat, brake)
@@ -74,22 +75,6 @@ class Posing:
             q, v, a, torque, self._smooth(retreat, last_torque), lower, upper, rows, retreat, retreat_rows, speed,
             self._slack(rows, speed), self._clearance.now,
         )  # fmt: skip
-
-    def _brake(self, q: Vector, v: Vector) -> Vector:
-        """The braking point; a joint beyond its planned limits is led back, shape (n,), rad/s².
-
-        Braking to rest alone would let such a joint creep on under a constant push
-        (tests/theory/test_viability_proof.py). With x beyond the limit the law is that of the backup,
-        −ω² x − 2 ω v, and never less than full braking.
-        """
-        made = self._figures
-        brake = braking_point(v, made.a_brake, self._dt)
-        x = np.maximum(q - made.q_max, 0.0) - np.maximum(made.q_min - q, 0.0)
-        if not x.any():
-            return brake
-        most = (1.0 - 1e-6) * self._limits.a_max
-        back = np.clip(-made.omega * (made.omega * x + 2.0 * v), -most, most)
-        return np.where(x > 0.0, np.minimum(back, brake), np.where(x < 0.0, np.maximum(back, brake), brake))
 
     def _allowed(self, q: Vector, v: Vector, retreat: Vector, brake: Vector) -> Vector:
         """``retreat`` if it keeps torque limits and speed caps, else a point between it and ``brake`` that does."""
@@ -106,6 +91,8 @@ class Posing:
 
     def _slack(self, rows: ClearanceRows, speed: ClearanceRows | None) -> tuple[tuple[str, float], ...]:
         """(name, amount) of every row that gives way to full braking, m or m/s."""
+        if len(rows.pairs) == 0 and speed is None:
+            return ()
         least = self._config.slack_tolerance_m
         found = [
             (f"clearance:{self._clearance.names[rows.pairs[k]]}", float(rows.slack[k]))

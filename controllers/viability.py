@@ -142,6 +142,43 @@ def next_state(
             q_next[j] = q_min[j]
 
 
+@kernel(types.void, *[VECTOR] * 6, *[NUMBER] * 2, OUT)
+def led_back(
+    q: Vector,
+    v: Vector,
+    q_min: Vector,
+    q_max: Vector,
+    a_brake: Vector,
+    most: Vector,
+    omega: float,
+    dt: float,
+    brake: Vector,
+) -> None:
+    """Fill the braking point, shape (n,), rad/s²; a joint beyond its range is led back to it, within ``most``.
+
+    Braking to rest alone would let such a joint creep on under a constant push (tests/theory/test_viability_proof.py).
+    With x beyond the limit the law is that of the backup, −ω² x − 2 ω v, and never less than full braking.
+    """
+    for j in range(len(q)):
+        brake[j] = min(max(v[j] * (-1.0 / dt), -a_brake[j]), a_brake[j])
+        x = max(q[j] - q_max[j], 0.0) - max(q_min[j] - q[j], 0.0)
+        if x != 0.0:
+            back = min(max(-omega * (omega * x + 2.0 * v[j]), -most[j]), most[j])
+            brake[j] = min(back, brake[j]) if x > 0.0 else max(back, brake[j])
+
+
+@kernel(types.boolean, *[VECTOR] * 6, NUMBER)
+def begins_and_ends_well(
+    q0: Vector, v0: Vector, a_brake: Vector, q_min: Vector, q_max: Vector, v_most: Vector, beyond: float
+) -> bool:
+    """Whether a stop begins no faster than ``v_most`` and ends at most ``beyond`` outside the range; no for NaN."""
+    for j in range(len(q0)):
+        end = q0[j] + v0[j] * abs(v0[j]) / (2.0 * a_brake[j])
+        if not (q_min[j] - beyond <= end <= q_max[j] + beyond and abs(v0[j]) <= v_most[j]):
+            return False
+    return True
+
+
 @kernel(THREE_NUMBERS, *[VECTOR] * 7)
 def least_margins(
     q: Vector, v: Vector, tau: Vector, q_min: Vector, q_max: Vector, v_max: Vector, tau_max: Vector
