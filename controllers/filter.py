@@ -49,7 +49,7 @@ from safeguard.core.types import (
     sealed,
 )
 
-_FEEDBACK = 1.0 - 1e-6  # share of the torque limits that feedback may fill; the rest is rounding
+_FEEDBACK = 1.0 - 1e-6  # share of the limits that feedback may fill; the rest is rounding
 _WANTS = 0.05  # share of the acceleration limits; a proposal of less does not ask for motion
 
 
@@ -397,12 +397,17 @@ class SafetyFilter:
     def _tracking(
         self, state: RobotState | None, q_ref: Vector, v_ref: Vector, forward: Vector
     ) -> tuple[Vector, Vector]:
-        """The tracking law; feedback shrinks, never feed-forward, where both do not fit the torque limits."""
+        """The tracking law; feedback shrinks, never feed-forward, where both do not fit the limits.
+
+        Joint by joint for the acceleration limits, all of it for the torque limits.
+        """
         tau = self.dynamics.torque(forward)
         if state is None:
             return tau, forward
         omega, (low, high) = self.figures.omega, self._feedback_torque(state.v)
         feedback = omega * omega * (q_ref - state.q) + 2.0 * omega * (v_ref - state.v)
+        most = _FEEDBACK * self.robot.limits.a_max
+        feedback = np.minimum(np.maximum(forward + feedback, -most), most) - forward
         push = self.dynamics.M @ feedback
         room = np.maximum(np.where(push > 0.0, high - tau, tau - low), 0.0)
         share = float(min(1.0, np.min(room / np.maximum(np.abs(push), 1e-12))))
