@@ -34,7 +34,7 @@ from hypothesis import Phase, settings
 ROOT: Final = Path(__file__).resolve().parent.parent
 MODES: Final = ROOT / "safeguard" / "modes"
 TESTS: Final = {
-    "engine.py": ("engine", "degraded", "return", "table", "totality"),
+    "engine.py": ("engine", "degraded", "return", "jog", "table", "totality"),
     "table.py": ("table", "spec", "engine", "degraded", "return", "certificate"),
 }
 NO_REWRITE: Final = "ignore::pytest.PytestAssertRewriteWarning"  # this file has imported hypothesis already
@@ -74,7 +74,7 @@ EQUIVALENT: Final[dict[str, str]] = {
     "_returning: return -1 → return -2": "the caller asks whether it is negative",
     "_timers: escalations[mode, 0] >= 0 and (not flags & STANDSTILL) → escalations[mode, 0] >= 1 and (not"
     " flags & STANDSTILL)": "an escalation leads to something worse, so never to mode 0",
-    "_decide: range(min(target, _ESTOP), _ESTOP + 1) → range(min(target, _ESTOP), _ESTOP + 2)": "no cause asks for it",
+    "_holding: range(min(mode, _ESTOP), _ESTOP + 1) → range(min(mode, _ESTOP), _ESTOP + 2)": "no cause asks for it",
     "_timers: escalations[mode, 0] >= 0 and (not flags & STANDSTILL) → escalations[mode, 0] > 0 and"
     " (not flags & STANDSTILL)": "an escalation leads to something worse, so never to mode 0",
 }

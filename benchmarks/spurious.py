@@ -37,8 +37,9 @@ from safeguard.core.compiled import (
     types,
 )
 from safeguard.core.enums import Cause, Mode
-from safeguard.modes.engine import BRIDGING, NEXT, WHY, ModeState, advance
+from safeguard.modes.engine import BRIDGING, NEXT, WHY, advance
 from safeguard.modes.spec import TableSpec
+from safeguard.modes.state import ModeState
 from safeguard.modes.table import (
     ACK,
     CAUSE_BIT,

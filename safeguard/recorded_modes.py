@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from safeguard.audit.records import Record
@@ -54,6 +55,10 @@ class _Watched:
     def stop(self, *, operator: str, reason: str, simulated: bool = False) -> None:
         """See ``Shield``."""
         self.shield.stop(operator=operator, reason=reason, simulated=simulated)
+
+    def jog(self, velocity: Sequence[float], *, operator: str, reason: str, simulated: bool = False) -> None:
+        """See ``Shield``."""
+        self.shield.jog(velocity, operator=operator, reason=reason, simulated=simulated)
 
     def reset(self) -> None:
         """See ``Shield``."""

@@ -6,7 +6,7 @@ what the shield made of it is computed anew and compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +45,10 @@ class ShieldLike(Protocol):
 
     def stop(self, *, operator: str, reason: str, simulated: bool = False) -> object:
         """An operator asks for a stop."""
+        ...
+
+    def jog(self, velocity: Sequence[float], *, operator: str, reason: str, simulated: bool = False) -> object:
+        """An operator moves the body by hand."""
         ...
 
     def reset(self) -> object:
@@ -295,6 +299,8 @@ def _act(shield: ShieldLike, human: Human) -> None:
             shield.acknowledge(operator=human.operator, reason=human.reason, simulated=human.simulated)
         case "stop":
             shield.stop(operator=human.operator, reason=human.reason, simulated=human.simulated)
+        case "jog":
+            shield.jog(human.velocity or (), operator=human.operator, reason=human.reason, simulated=human.simulated)
         case "reset":
             shield.reset()
 

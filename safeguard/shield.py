@@ -15,12 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeGuard
 
+from numpy.typing import ArrayLike
+
 from safeguard.audit.encode import Json, decision_body, encode_spec, jsonable
 from safeguard.audit.identity import run_open_body
 from safeguard.audit.journal import Journal, open_run
 from safeguard.controllers import ArmPlatform, controller_for
 from safeguard.core.config import ShieldConfig
-from safeguard.core.enums import Authority, Cause, Enforcement, FilterStatus, Mode, RecordKind
+from safeguard.core.enums import Authority, Cause, Enforcement, FilterStatus, Mode, NominalKind, RecordKind
 from safeguard.core.errors import ConfigError
 from safeguard.core.protocols import Platform, Policy, PolicyPort
 from safeguard.core.robot import RobotModel
@@ -50,6 +52,7 @@ from safeguard.monitors import (
     TickOverrun,
 )
 from safeguard.own_causes import failure, own_failures, parts_failures
+from safeguard.people import People, joint_velocities
 from safeguard.policies import InlinePort, as_policy
 from safeguard.selftest import self_test
 
@@ -57,6 +60,7 @@ _STATE_CAUSES = frozenset({Cause.STATE_INVALID, Cause.STATE_STALE, Cause.STATE_O
 _PERSON = frozenset({Cause.ESTOP, Cause.OPERATOR_STOP})
 _CHUNK = "fresh_chunks"  # the capability whose substitute is the rest of the chunk that is being followed
 _NO_PARTS = Parts()
+_MOVERS = (Authority.POLICY, Authority.OPERATOR)
 
 
 class Shield:
@@ -100,9 +104,6 @@ class Shield:
     _fresh: bool
     _started: bool
     _halted: bool
-    _waits: bool
-    _ack: bool
-    _start_ack: int | None
 
     def __init__(
         self,
@@ -147,7 +148,7 @@ class Shield:
             mode = Mode.LOCKOUT
         self._modes, self.mode_inputs = ModeState.initial(self.table, mode, estops), ModeInputs()
         self.episode, self._sequence = -1, commands
-        self._stop_reason = ""
+        self._people = People(self.config)
         self.self_test = self_test(self.platform)
         self._owns_journal = isinstance(audit, str | Path)
         self.journal = open_run(audit, self.run_open()) if isinstance(audit, str | Path) else audit
@@ -191,9 +192,12 @@ class Shield:
         )
         causes = tuple(dict.fromkeys(v.cause for v in verdicts if v.cause is not None))
         watch.append(time.perf_counter_ns())
-        outputs = self._advance(causes, state, now)
+        jog = self._people.jogging(now) if self.mode is Mode.HOLD else None
+        outputs = self._advance(causes, state, jog is not None, now)
         watch.append(time.perf_counter_ns())
         raw = self._unfiltered(bare, state, nominal, now)
+        if outputs.authority is Authority.OPERATOR and jog is not None:
+            nominal = Nominal(NominalKind.VELOCITY, jog)
         result, command, source = self._move(state, nominal, raw, outputs, now)
         watch.append(time.perf_counter_ns())
         decision = Decision(
@@ -293,17 +297,18 @@ class Shield:
         return (
             self._deadline.check(evidence.current, evidence.now),
             self._overrun.check(previous),
-            *own_failures(evidence.previous, self.journal, self._stop_reason, self._unsaved),
+            *own_failures(evidence.previous, self.journal, self._people.stop_reason, self._unsaved),
             *(monitor.verdict(evidence) for monitor in self._monitors),
         )
 
-    def _advance(self, causes: tuple[Cause, ...], state: RobotState | None, now: int) -> ModeOutputs:
+    def _advance(self, causes: tuple[Cause, ...], state: RobotState | None, person: bool, now: int) -> ModeOutputs:
         parts = self._current.parts if self._current is not None and self._current.parts is not None else _NO_PARTS
         inputs = ModeInputs.of(
             causes,
-            ack=self._acknowledged(now),
+            ack=self._people.acknowledged(now, self._tick),
             standstill=state is not None and self.platform.standstill(state),
             ready=not self.self_test,
+            person=person,
             shadow=self.table.mask(parts.agreeing) if parts.agreeing else 0,
             available=self._substitutes(parts, now) if self.table.names else 0,
         )
@@ -314,10 +319,10 @@ class Shield:
         if outputs.authority is Authority.POLICY:
             self._started = True
         if outputs.authority is Authority.POLICY or outputs.mode > Mode.HOLD:
-            self._waits, self._start_ack = False, None
+            self._people.taken()
         if not _PERSON.isdisjoint(causes):
             self._halted = True
-        self._stop_reason = ""
+        self._people.stop_reason = ""
         return outputs
 
     def _substitutes(self, parts: Parts, now: int) -> int:
@@ -355,7 +360,7 @@ class Shield:
 
     def _enforced(self, state: RobotState | None, nominal: Nominal | None, outputs: ModeOutputs) -> FilterResult:
         match outputs.authority:
-            case Authority.POLICY if state is not None and nominal is not None:
+            case Authority.POLICY | Authority.OPERATOR if state is not None and nominal is not None:
                 return self.platform.filter(state, nominal, outputs.envelope)
             case Authority.NONE:
                 return self.platform.stopped(f"mode {outputs.mode.name}")
@@ -376,32 +381,33 @@ class Shield:
         """
         self._ensure_episode()
         self._human("acknowledge", operator, reason, simulated)
-        self._ack = True
+        self._people.acknowledge()
 
     def stop(self, *, operator: str, reason: str, simulated: bool = False) -> None:
         """Ask for a stop; takes effect in the next tick, also across the start of an episode."""
         self._ensure_episode()
-        self._ack, self._waits, self._start_ack = False, False, None
         self._human("stop", operator, reason, simulated)
-        self._stop_reason = reason or "operator"
+        self._people.stop(reason)
 
-    def _acknowledged(self, now: int) -> bool:
-        """Whether this tick delivers an acknowledgement edge.
+    def jog(self, velocity: ArrayLike, *, operator: str, reason: str, simulated: bool = False) -> None:
+        """Move the body by hand in HOLD: slowly, and only away from limits and links that are near.
 
-        The one that starts an episode is offered again, every other tick, until it is taken or void. Whatever is
-        worse than the first HOLD voids it for good.
+        Hold to run: it goes on for ``jog_s`` and must be asked for again. In other modes it does nothing, and while a
+        cause that asks for HOLD is active neither. The mode stays HOLD.
+
+        Args:
+            velocity: of the joints, shape (n,), rad/s.
+            operator: who. reason: why. simulated: a script stood in for the person.
+
+        Raises:
+            ConfigError: nobody's name, or not one finite number for every joint.
         """
-        given, self._ack = self._ack, False
-        if given and self._waits:
-            self._start_ack = now + round(self.config.start_ack_s * NS_PER_S)
-        if self._start_ack is None:
-            return given
-        if now > self._start_ack:
-            self._start_ack = None
-            return False
-        return self._tick % 2 == 0
+        self._ensure_episode()
+        wanted = joint_velocities(velocity, self.platform.joints)
+        self._human("jog", operator, reason, simulated, velocity=wanted.tolist())
+        self._people.jog(wanted)
 
-    def _human(self, action: str, operator: str, reason: str, simulated: bool) -> None:
+    def _human(self, action: str, operator: str, reason: str, simulated: bool, **more: Json) -> None:
         if not operator:
             raise ConfigError(f"{action}: operator must name somebody")
         body: dict[str, Json] = {
@@ -409,6 +415,7 @@ class Shield:
             "reason": reason,
             "action": action,
             "simulated": simulated,
+            **more,
         }
         self.record(RecordKind.HUMAN, body)
 
@@ -489,7 +496,7 @@ class Shield:
 
     def _unrecorded(self, decision: Decision, state: RobotState | None, now: int) -> Decision:
         """Law 10: what is not recorded is not released; the stored stop is, and the next tick holds."""
-        if decision.authority is not Authority.POLICY or self.enforcement is not Enforcement.FULL:
+        if decision.authority not in _MOVERS or self.enforcement is not Enforcement.FULL:
             return decision
         result = self.platform.backup(state)
         command = self.platform.command(result, now, now + self._expiry, self._sequence)
@@ -518,7 +525,7 @@ class Shield:
         self._current = self._raw = self._previous = None
         self._authority = Authority.BACKUP
         self._fresh, self._started, self._halted = True, False, False
-        self._waits, self._ack, self._start_ack = True, False, None
+        self._people.begin()
 
 
 def _enforcement(given: Enforcement, *, monitor_only: bool) -> Enforcement:

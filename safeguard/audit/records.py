@@ -135,13 +135,14 @@ class DecisionRecord(Body):
 
 
 class Human(Body):
-    """Somebody acted on the shield, or a script did in somebody's place (``simulated``)."""
+    """Somebody acted on the shield, or a script did in somebody's place (``simulated``); a jog has joint velocities."""
 
     operator: str
     reason: str
-    action: Literal["acknowledge", "stop", "reset"]
+    action: Literal["acknowledge", "stop", "reset", "jog"]
     simulated: bool
     episode: int | None = None
+    velocity: tuple[float, ...] | None = None
 
 
 class FaultInjected(Body):

@@ -143,7 +143,11 @@ class IntakeConfig(_Section):
 class PolicyConfig(_Section):
     """What is expected of the policy. Latency and period belong to its port."""
 
-    deadline_s: Positive = Field(default=0.2, description="oldest observation of the proposal that is being followed")
+    deadline_s: Positive = Field(
+        default=0.2,
+        description="oldest observation of the proposal that is being followed; two policy periods and a latency "
+        "leave room for one late output",
+    )
     startup_s: float = Field(default=0.1, ge=0.0, description="time to the first proposal of an episode")
     tracking_omega_radps: Positive = Field(default=15.0, description="natural frequency of the chunk tracking")
 
@@ -160,4 +164,5 @@ class ShieldConfig(_Section):
     start_ack_s: float = Field(
         default=1.0, gt=0.0, description="how long the acknowledgement that starts an episode waits"
     )
+    jog_s: Positive = Field(default=0.1, description="how long a jog goes on without being asked for again")
     real_time: bool = Field(default=False, description="measured tick overruns are a cause; off in simulated time")

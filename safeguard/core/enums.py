@@ -25,6 +25,7 @@ class Authority(Enum):
     """Who may move the body in a mode."""
 
     POLICY = "policy"  # proposals, through the filter
+    OPERATOR = "operator"  # a person's jog in HOLD, through the filter, only away from what is near
     BACKUP = "backup"  # the verified stop and its hold
     NONE = "none"  # the platform's terminal stop
 

@@ -1,10 +1,10 @@
 """The check of a mode table: every property of docs/concepts/modes.md that a table can have by itself.
 
-P1 to P12, P14 to P20 and lockout are walked exhaustively on a declared abstraction (``walk``), P13 is about all walks
-together, P21 is a comparison of compiled tables. What scaled times cannot show is read off the real table: envelopes
-(P2, P6) and the price of a recovery (P9). What must hold for all timer constants is proved with z3, and a second engine
-agrees (tests/theory). P22 to P28 are about the runtime, not the table: docs/concepts/modes.md says which tests
-carry them.
+P1 to P12, P14 to P20, lockout and jogging are walked exhaustively on a declared abstraction (``walk``), P13 is about
+all walks together, P21 is a comparison of compiled tables. What scaled times cannot show is read off the real table:
+envelopes (P2, P6, jogging) and the price of a recovery (P9). What must hold for all timer constants is proved with z3,
+and a second engine agrees (tests/theory). P22 to P28 are about the runtime, not the table: docs/concepts/modes.md says
+which tests carry them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from safeguard.core.enums import Cause, Mode
 from safeguard.modes.certificate import HOLDS, TableCertificate, World, abstraction_digest
 from safeguard.modes.explore import SAID
 from safeguard.modes.properties import NAMES
-from safeguard.modes.requirements import VELOCITY_SHARE, Bounds, bounds
+from safeguard.modes.requirements import JOG, VELOCITY_SHARE, Bounds, bounds
 from safeguard.modes.spec import TableSpec
 from safeguard.modes.table import (
     COST,
@@ -37,6 +37,7 @@ from safeguard.modes.walk import Abstraction, Walk, abstraction, walk, worlds
 P13: Final = "P13 complete: every mode of the table is reached and every row is a reason somewhere"
 P14: Final = "P14 no trap: no timely way back to NOMINAL"
 P2_SLOW: Final = "P2 authority: proposals are faster in CAUTIOUS or DEGRADED than they may be"
+PJ_SLOW: Final = "PJ jogging: it is faster than it may be, or not only away from what is near"
 P6_ENDS: Final = "P6 bounded degradation: what ends anywhere does not come to rest, or what goes on is slowed down"
 P9_REAL: Final = "P9 chatter: with the real times a window has more recoveries than allowed, or fewer than owed"
 P21: Final = "P21 refinement: without what it sheds, the strategy is not the monolithic one"
@@ -65,7 +66,7 @@ def check(
         found.append(done)
         if told is not None:
             told(", ".join(cause.value for cause in one.split()[0]) or "no slow cause", done)
-    verdicts = dict.fromkeys((*NAMES, *SAID.values(), P13, P14, P2_SLOW, P6_ENDS, P9_REAL, P21), HOLDS)
+    verdicts = dict.fromkeys((*NAMES, *SAID.values(), P13, P14, P2_SLOW, PJ_SLOW, P6_ENDS, P9_REAL, P21), HOLDS)
     for done in found:
         if done.broken:
             verdicts[done.broken] = "; then ".join(done.story) or "in the graph as a whole"
@@ -73,6 +74,7 @@ def check(
         verdicts[P13] = _complete(spec, model.table, found, set(model.merged.values())) or HOLDS
     table, limits = compile_table(spec, period), bounds(spec.strategy, period)
     verdicts[P2_SLOW] = "; ".join(_fast(table)) or HOLDS
+    verdicts[PJ_SLOW] = "; ".join(hasty(table)) or HOLDS
     verdicts[P6_ENDS] = "; ".join(endless(table, limits)) or HOLDS
     verdicts[P9_REAL] = "; ".join(_budget(table, limits)) or HOLDS
     verdicts[P21] = _refines(spec, period) or HOLDS
@@ -135,6 +137,19 @@ def _fast(table: ModeTable) -> Iterator[str]:
                 yield f"{name} allows more than {other}, where less is wrong"
 
 
+def hasty(table: ModeTable) -> Iterator[str]:
+    """What a person may ask for in HOLD beyond what is owed, or beyond what the policy may in CAUTIOUS."""
+    jog = table.jog
+    if jog is None:
+        yield "nobody may jog"
+        return
+    if not jog.away:
+        yield "it may lead nearer"
+    for name, most in (("what is owed", JOG), ("cautious", table.envelope[Mode.CAUTIOUS])):
+        if jog.velocity > most.velocity or jog.acceleration > most.acceleration:
+            yield f"it allows more than {name}"
+
+
 def endless(table: ModeTable, limits: Bounds) -> Iterator[str]:
     """Configurations whose speed does not go to rest over their stay although it has to, or falls although not."""
     for mask, (name, envelopes) in enumerate(table.degraded):
@@ -188,7 +203,7 @@ def _refines(spec: TableSpec, period: float) -> str:
     pairs = zip(("floors", "buckets", "escalations", "recoveries", "capabilities", "configurations", "numbers"),
                 ours.arrays, theirs.arrays, strict=True)  # fmt: skip
     differ = [name for name, a, b in pairs if not np.array_equal(a, b)]
-    differ += [name for name in ("authority", "envelope") if getattr(ours, name) != getattr(theirs, name)]
+    differ += [name for name in ("authority", "envelope", "jog") if getattr(ours, name) != getattr(theirs, name)]
     return f"these differ: {', '.join(differ)}" if differ else ""
 
 

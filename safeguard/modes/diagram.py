@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
@@ -34,7 +34,12 @@ SHORT: Final[dict[Guard, str]] = {
     Guard.SHADOW: "agrees in shadow",
 }
 
-_WHO: Final = {Authority.POLICY: "policy, filtered", Authority.BACKUP: "backup", Authority.NONE: "terminal stop"}
+_WHO: Final = {
+    Authority.POLICY: "policy, filtered",
+    Authority.BACKUP: "backup",
+    Authority.NONE: "terminal stop",
+    Authority.OPERATOR: "a person, filtered",
+}
 
 _BOX_X, _BOX_W, _BOX_H, _TOP, _GAP = 250, 300, 62, 96, 66
 _CARD_H, _CARD_STEP = 42, 48
@@ -101,8 +106,9 @@ class _Drawing:
         self.parts: list[str] = []
 
     def height(self, mode: Mode) -> int:
-        cards = len(self.spec.configurations) if mode is Mode.DEGRADED else 0
-        return _BOX_H + cards * _CARD_STEP + (8 if cards else 0) + (_ENTRY_H if mode is self.entry else 0)
+        cards = len(list(_cards(self.spec, mode)))
+        entry = _ENTRY_H if mode is self.entry and not cards else 0  # a card makes room enough
+        return _BOX_H + cards * _CARD_STEP + (8 if cards else 0) + entry
 
     def document(self) -> str:
         arcs = _arcs(self.spec)
@@ -115,7 +121,7 @@ class _Drawing:
         for mode in self.chain:
             self.causes(mode)
             self.box(mode, _BOX_X, self.tops[mode], _BOX_W)
-        self.cards()
+            self.cards(mode)
         self.worse()
         self.arcs(arcs, lanes)
         self.boot(width)
@@ -146,15 +152,13 @@ class _Drawing:
         self.text(x + 18, y + 49, f"{row.id} · {_WHO[row.authority]}{speed}", f"small{light}")
         self.parts.append("</g>")
 
-    def cards(self) -> None:
-        """Degraded configurations, inside their mode."""
-        for place, row in enumerate(self.spec.configurations):
-            x, y = _BOX_X + 10, self.tops[Mode.DEGRADED] + _BOX_H + place * _CARD_STEP
+    def cards(self, mode: Mode) -> None:
+        """What a mode can be, inside its box."""
+        for place, (title, line) in enumerate(_cards(self.spec, mode)):
+            x, y = _BOX_X + 10, self.tops[mode] + _BOX_H + place * _CARD_STEP
             self.parts.append(f'<rect x="{x}" y="{y}" width="{_BOX_W - 20}" height="{_CARD_H}" rx="6" fill="#fff8e8"/>')
-            self.text(x + 10, y + 17, f"{row.id} {row.name.replace('_', ' ')}", "id")
-            speed, stay = words.percent(row.velocity_share), words.span(row.stay_s, row.stay_ticks)
-            ends = f"slowing to a stop in {stay}" if row.decays else f"for {stay} at most"
-            self.text(x + 10, y + 33, f"{speed} of speed, {ends}", "small")
+            self.text(x + 10, y + 17, title, "id")
+            self.text(x + 10, y + 33, line, "small")
 
     def causes(self, mode: Mode) -> None:
         """Rows that ask for a mode, with an arrow into its box."""
@@ -235,6 +239,18 @@ def _wrapped(line: str, width: int) -> list[str]:
         else:
             found[-1] += f"{', ' if found[-1] else ''}{piece}"
     return found
+
+
+def _cards(spec: TableSpec, mode: Mode) -> Iterator[tuple[str, str]]:
+    """(title, line) of the degraded configurations in DEGRADED, and of jogging in HOLD."""
+    if mode is Mode.DEGRADED:
+        for row in spec.configurations:
+            speed, stay = words.percent(row.velocity_share), words.span(row.stay_s, row.stay_ticks)
+            ends = f"slowing to a stop in {stay}" if row.decays else f"for {stay} at most"
+            yield f"{row.id} {row.name.replace('_', ' ')}", f"{speed} of speed, {ends}"
+    if mode is Mode.HOLD and spec.jog is not None:
+        speed = words.percent(spec.jog.velocity_share)
+        yield f"{spec.jog.id} jogging, by a person", f"{speed} of speed, away from what is near"
 
 
 def _arcs(spec: TableSpec) -> list[_Arc]:

@@ -4,23 +4,30 @@ One tick: fill or drain the buckets of delayed causes, look whether a timer or a
 what a strategy can do without, take the worst of all floors (law 7), and name the rows that did it.
 
 ``_decide`` is that function; it is compiled, and the same lines run interpreted. ``advance`` is how kernels call it,
-``step`` how everybody else does. A state is a vector of integers: ``MODE`` … ``CREDIT``, then the level of every
-bucket, then for every capability the ticks since it was shed (0: it is there) and the ticks for which it has been fit
-to come back.
+``step`` how everybody else does. ``state`` says what a state is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from safeguard.core.compiled import COUNT, FLAG, INT_ROWS, INTS, OUT_INTS, kernel, leaf, types
-from safeguard.core.enums import Authority, Cause, Mode
-from safeguard.core.types import Envelope
+from safeguard.core.enums import Authority, Mode
+from safeguard.modes.state import (
+    ACKED,
+    BUCKETS,
+    CALM,
+    CREDIT,
+    ESTOPS,
+    MODE,
+    MOVING,
+    ModeInputs,
+    ModeOutputs,
+    ModeState,
+)
 from safeguard.modes.table import (
     ACK,
     BEYOND,
@@ -33,7 +40,7 @@ from safeguard.modes.table import (
     ESTOP_BIT,
     FILL,
     FLAPPING_ROW,
-    HEAD,
+    JOG_ROW,
     KNOWN,
     LOCKOUT,
     LOCKOUT_ROW,
@@ -45,7 +52,6 @@ from safeguard.modes.table import (
     WAIVED,
     WINDOW,
     ModeTable,
-    cause_mask,
 )
 
 Ints = NDArray[np.int64]
@@ -55,12 +61,6 @@ _TOLD: Any = _TYPES.Tuple((_TYPES.UniTuple(COUNT, 4), COUNT, COUNT, FLAG))
 _Told = tuple[tuple[int, int, int, int], int, int, bool]
 """(mode, rows, bridging, shed), age of what was shed last, why, whether nothing changes."""
 
-MODE, ACKED, CALM, MOVING, ESTOPS, CREDIT, BUCKETS = range(HEAD + 1)
-"""Places in a state: the mode after the last tick; its acknowledgement input (1 at first, so that a button held at boot
-is no edge); ticks in a row in which the guards of this mode's recovery (all but ``ack``) held; ticks in a row without
-standstill, where the mode has an escalation; e-stops that count towards LOCKOUT; what automatic recoveries cost and
-time has not paid back yet. The last is where the buckets begin."""
-
 NEXT, WHY, ROWS, BRIDGING, SHED = range(5)
 """Places in what ``advance`` reports: the next mode, rows that brought it about, rows that fired or hold it, whether
 the backup stands in for the policy, and what is shed."""
@@ -69,6 +69,7 @@ _NOMINAL, _CAUTIOUS, _DEGRADED, _HOLD = (int(m) for m in (Mode.NOMINAL, Mode.CAU
 _ESTOP, _LOCKOUT, _BOOT = int(Mode.ESTOP), int(Mode.LOCKOUT), int(Mode.BOOT)
 _POLICY: Final = Authority.POLICY
 _BACKUP: Final = Authority.BACKUP
+_OPERATOR: Final = Authority.OPERATOR
 _MODES: Final = tuple(Mode)
 _REMEMBERED: Final = 1024  # outputs
 
@@ -202,21 +203,20 @@ def _timers(
 
 
 @leaf
+def _holding(mode: int, floors: Ints) -> int:
+    """The causes that ask for ``mode`` or worse; in BOOT none counts."""
+    found = 0
+    if mode != _BOOT:
+        for worse in range(min(mode, _ESTOP), _ESTOP + 1):
+            found |= floors[worse]
+    return found
+
+
+@leaf
 def _decide(
-    s: Ints,
-    causes: int,
-    flags: int,
-    shadow: int,
-    available: int,
-    floors: Ints,
-    buckets: Ints,
-    escalations: Ints,
-    recoveries: Ints,
-    capabilities: Ints,
-    configurations: Ints,
-    numbers: Ints,
-    after: Ints,
-) -> tuple[int, int, int, bool, int]:
+    s: Ints, causes: int, flags: int, shadow: int, available: int, floors: Ints, buckets: Ints, escalations: Ints,
+    recoveries: Ints, capabilities: Ints, configurations: Ints, numbers: Ints, after: Ints,
+) -> tuple[int, int, int, bool, int]:  # fmt: skip
     """One tick: fill ``after``, the next state, and report. ``s`` and ``after`` are different arrays."""
     mode, person, start = s[MODE], flags & PERSON != 0, BUCKETS + len(buckets)
     if causes & ~numbers[KNOWN]:
@@ -255,16 +255,16 @@ def _decide(
     if target != _DEGRADED:
         lost = 0
         after[start:] = 0
+    holding = _holding(target, floors)
+    bridging = causes & numbers[DELAYED] & ~numbers[DEBOUNCED] & ~tripped != 0
+    jog = numbers[JOG_ROW] if person and target == _HOLD and not active & holding and not bridging else 0
     if target != mode:
-        calm = moving = 0
+        calm = 0
+    if target != mode or jog:  # who jogs is meant to move
+        moving = 0
     after[MODE], after[ACKED], after[CALM], after[MOVING] = target, flags & ACK != 0, calm, moving
     after[ESTOPS], after[CREDIT] = estops, credit
-    holding = 0
-    if target != _BOOT:
-        for m in range(min(target, _ESTOP), _ESTOP + 1):
-            holding |= floors[m]
-    bridging = causes & numbers[DELAYED] & ~numbers[DEBOUNCED] & ~tripped != 0
-    return target, active & holding | row, causes & holding | row, bridging, lost
+    return target, active & holding | row, causes & holding | row | jog, bridging, lost
 
 
 @kernel(types.void, INTS, *[COUNT] * 4, INTS, *[INT_ROWS] * 5, INTS, OUT_INTS, OUT_INTS)
@@ -329,119 +329,6 @@ def tick(
     return _tell(s, why, causes, flags, shadow, available, block, after)
 
 
-@dataclass(slots=True, eq=False)
-class ModeState:
-    """Everything the machine remembers. Not frozen, which would be slower to make in every tick; nothing changes it.
-
-    Attributes:
-        numbers: the vector that ``advance`` works on, read-only.
-        why: rows that brought the mode about. Reported, never decided on.
-        rest: a table and inputs that leave this state as it is, and the outputs then: ``step`` looks here first.
-    """
-
-    numbers: Final[Ints]
-    why: Final[int] = 0
-    rest: tuple[ModeTable, ModeInputs, ModeOutputs] | None = field(default=None, init=False, repr=False)
-
-    @classmethod
-    def initial(cls, table: ModeTable, mode: Mode = Mode.BOOT, estops: int = 0) -> Self:
-        """BOOT, or another mode to start in, with empty buckets and everything there."""
-        numbers = np.zeros(table.size, dtype=np.int64)
-        numbers[MODE], numbers[ACKED], numbers[ESTOPS] = mode, 1, estops
-        numbers.setflags(write=False)
-        return cls(numbers)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ModeState) and self.why == other.why and np.array_equal(self.numbers, other.numbers)
-
-    def __hash__(self) -> int:
-        return hash((self.numbers.tobytes(), self.why))
-
-    @property
-    def mode(self) -> Mode:
-        """The mode after the last tick."""
-        return Mode(int(self.numbers[MODE]))
-
-    @property
-    def estops(self) -> int:
-        """E-stops so far that count towards LOCKOUT."""
-        return int(self.numbers[ESTOPS])
-
-    def levels(self, table: ModeTable) -> tuple[int, ...]:
-        """Level of every bucket, in the table's order."""
-        return tuple(self.numbers[BUCKETS : BUCKETS + len(table.buckets)].tolist())
-
-
-class ModeInputs(NamedTuple):
-    """What the machine sees in one tick: causes, the three authorities, and what a strategy says of its parts.
-
-    Power is the cause ``estop``, command is ``person`` and the cause ``lease_lost``, mode is ``ack``.
-
-    Attributes:
-        causes: mask of the active causes, see ``cause_mask``. Unknown bits count as an e-stop.
-        ack: an acknowledgement arrived in this tick.
-        standstill: the body is measured at rest.
-        ready: the self-test has passed.
-        person: a person holds the command.
-        shadow: mask of the capabilities whose output agrees with their substitute's in shadow.
-        available: mask of the capabilities whose substitute is there.
-    """
-
-    causes: int = 0
-    ack: bool = False
-    standstill: bool = False
-    ready: bool = True
-    person: bool = False
-    shadow: int = 0
-    available: int = 0
-
-    @classmethod
-    def of(
-        cls,
-        causes: Iterable[Cause],
-        *,
-        ack: bool = False,
-        standstill: bool = False,
-        ready: bool = True,
-        person: bool = False,
-        shadow: int = 0,
-        available: int = 0,
-    ) -> Self:
-        """The same from named causes."""
-        return cls(cause_mask(causes), ack, standstill, ready, person, shadow, available)
-
-    @property
-    def flags(self) -> int:
-        """The inputs that are on or off, as ``advance`` takes them."""
-        return (
-            (ACK if self.ack else 0)
-            | (STANDSTILL if self.standstill else 0)
-            | (READY if self.ready else 0)
-            | (PERSON if self.person else 0)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ModeOutputs:
-    """What the machine says in one tick.
-
-    Attributes:
-        mode: the mode that holds from this tick on.
-        authority: who moves the body in this tick.
-        envelope: limits on proposed motion.
-        reasons: ids of the rows that fired in this tick or hold the mode, causes first.
-        bridging: the backup stands in for the policy although the mode would let the policy move.
-        configuration: name of the degraded configuration, "" in every other mode.
-    """
-
-    mode: Mode
-    authority: Authority
-    envelope: Envelope
-    reasons: tuple[str, ...]
-    bridging: bool = False
-    configuration: str = ""
-
-
 def step(table: ModeTable, state: ModeState, inputs: ModeInputs) -> tuple[ModeState, ModeOutputs]:
     """The next state and this tick's outputs. Pure and total; the worst floor wins in this very tick.
 
@@ -481,5 +368,7 @@ def _worded(table: ModeTable, told: tuple[int, int, int, int], age: int) -> Mode
         name, envelopes = table.degraded[shed]
         envelope = envelopes[min(age, len(envelopes)) - 1]
     standing_in = bridging != 0 and authority is _POLICY
+    if table.jog is not None and rows & int(table.numbers[JOG_ROW]):
+        authority, envelope = _OPERATOR, table.jog
     mover = _BACKUP if standing_in else authority
     return ModeOutputs(_MODES[mode], mover, envelope, table.ids(rows), standing_in, name)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from safeguard.core.compiled import COUNT, INT_ROWS, INTS, OUT_INTS, kernel, leaf, part, types
 from safeguard.core.enums import Mode
-from safeguard.modes.engine import ACKED, BRIDGING, MODE, NEXT, ROWS, SHED, advance
-from safeguard.modes.properties import BACKUP, MOVES, judge
-from safeguard.modes.table import ACK, ESTOP_BIT, PERSON, READY, STANDSTILL
+from safeguard.modes.engine import BRIDGING, NEXT, ROWS, SHED, advance
+from safeguard.modes.properties import BACKUP, JOGS, MOVES, judge
+from safeguard.modes.state import ACKED, MODE, MOVING
+from safeguard.modes.table import ACK, ESTOP_BIT, JOG_ROW, PERSON, READY, STANDSTILL
 
 Ints = NDArray[np.int64]
 Shorts = NDArray[np.int16]
@@ -27,13 +28,14 @@ ROOM: Final = 1 << 21  # states
 UNKNOWN: Final = 1 << 61  # a cause that no version knows
 
 # What a walk can find. After it ``found`` has: node, causes, flags, agreement, substitutes, the observer's verdict.
-FINE, FULL, JUDGED, MONOTONE, IDLE, UNKNOWN_CAUSE, IGNORED = range(7)
+FINE, FULL, JUDGED, MONOTONE, IDLE, UNKNOWN_CAUSE, IGNORED, STEERED = range(8)
 SAID: Final = {
     FULL: f"the walk has no room for more than {ROOM} states",
     MONOTONE: "P10 monotone: a further cause made things better",
     IDLE: "P11 non-interference: a cause that asks for nothing changed what happens",
     UNKNOWN_CAUSE: "P12 fail closed: an unknown cause is not the same as an e-stop",
     IGNORED: "P11 non-interference: shadow or substitutes matter although nothing is shed",
+    STEERED: "PJ jogging: what comes next is not what would come without it",
 }
 """What the walk itself finds, in words, beside the bits of ``properties.NAMES``."""
 
@@ -104,6 +106,28 @@ def _ignores(
 
 
 @part
+def _unjogged(table: TableArrays) -> TableArrays:
+    """The table as it is where nobody may jog."""
+    floors, buckets, escalations, recoveries, capabilities, configurations, numbers = table
+    plain = numbers.copy()
+    plain[JOG_ROW] = 0
+    return floors, buckets, escalations, recoveries, capabilities, configurations, plain
+
+
+@leaf
+def steered(
+    s: Ints, causes: int, flag: int, shadow: int, available: int, unjogged: TableArrays, after: Ints, other: Ints,
+    spare: Ints,
+) -> bool:  # fmt: skip
+    """Whether jogging led to ``after`` and the table without leads elsewhere: only MOVING may differ."""
+    advance(s, causes, flag, shadow, available, *unjogged, other, spare)
+    differ = 0
+    for k in range(len(s)):
+        differ |= 0 if k == MOVING else other[k] ^ after[k]
+    return differ != 0
+
+
+@part
 def _closed(s: Ints, flag: int, table: TableArrays) -> bool:
     """Whether a cause that nobody knows leads where an e-stop does."""
     numbers = table[6]
@@ -123,6 +147,7 @@ def _step(
     advance(s, causes, flag, shadow, available, *table, after, report)
     mover = int(movers[report[NEXT]])
     mover = BACKUP if report[BRIDGING] and mover == MOVES else mover
+    mover = JOGS if report[ROWS] & table[6][JOG_ROW] else mover
     return mover, judge(
         o, s[MODE], causes, flag, shadow, available, report[NEXT], mover, report[SHED], report[ROWS], *rules, then
     )
@@ -142,6 +167,7 @@ def _steps(
     sets, alone = 1 << len(table[4]), not flag & PERSON
     unheard = sets > 1 and available == 0 and not (alone and s[MODE] == _DEGRADED)
     there = 0 if alone and s[MODE] < _DEGRADED else sets - 1
+    unjogged = _unjogged(table)
     for m in range(len(masks)):
         causes = masks[m]
         mover, verdict = _step(s, o, causes, flag, shadow, available, movers, table, rules, after, then, report)
@@ -149,6 +175,8 @@ def _steps(
         told[FIRED] |= report[ROWS]
         if unheard and not _ignores(s, causes, flag, there, table, after, other, spare):
             return _wrong(IGNORED, here, causes, flag, shadow, available, 0, found, told)
+        if mover == JOGS and steered(s, causes, flag, shadow, available, unjogged, after, other, spare):
+            return _wrong(STEERED, here, causes, flag, shadow, available, 0, found, told)
         if verdict:
             return _wrong(JUDGED, here, causes, flag, shadow, available, verdict, found, told)
         number = _number(vector, nodes, room, told[STATES])
@@ -173,7 +201,7 @@ def _compared(
     """P10 and P11 on what ``_steps`` found from one node. True if something is wrong."""
     for p in range(len(more)):
         a, b = more[p, 0], more[p, 1]
-        if ends[0, b] < ends[0, a] or (ends[1, b] == MOVES and ends[1, a] != MOVES):
+        if ends[0, b] < ends[0, a] or (ends[1, b] >= MOVES and ends[1, b] != ends[1, a]):
             return _wrong(MONOTONE, here, int(masks[b]), flag, shadow, available, 0, found, told)
     for p in range(len(idle)):
         a, b = idle[p, 0], idle[p, 1]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeVar
 
-from safeguard.core.enums import Cause, Mode
+from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.modes.spec import (
     CapabilitySpec,
     CauseSpec,
@@ -38,6 +38,7 @@ def lint(spec: TableSpec) -> Iterator[Problem]:
     yield from _duplicates(spec)
     yield from _modes(spec)
     yield from _degraded(spec)
+    yield from _jog(spec)
     for cause in spec.causes:
         yield from _cause(spec, cause)
     for timer in spec.escalations:
@@ -77,6 +78,19 @@ def _modes(spec: TableSpec) -> Iterator[Problem]:
             yield spec.strategy, f"no [[causes]] row for {cause.value!r}; add one (law 5: missing is alarm)"
     if not any(c.lockout for c in spec.causes):
         yield spec.lockout.id, "can never fire: no cause has lockout = true; mark one or remove [lockout]"
+
+
+def _jog(spec: TableSpec) -> Iterator[Problem]:
+    """Jogging is no wider than what the policy may do in CAUTIOUS; nobody but [jog] gives a person the body."""
+    for row in spec.modes:
+        if row.authority is Authority.OPERATOR:
+            yield row.id, "authority 'operator' belongs to no mode: a person moves the body by [jog] only; take another"
+        if spec.jog is None or row.mode is not Mode.CAUTIOUS:
+            continue
+        for key in ("velocity_share", "acceleration_share"):
+            mine, most = getattr(spec.jog, key), getattr(row, key)
+            if mine > most:
+                yield spec.jog.id, f"{key} = {mine:g} is more than the {most:g} of 'cautious' ({row.id}); lower it"
 
 
 def _degraded(spec: TableSpec) -> Iterator[Problem]:

@@ -20,6 +20,7 @@ from safeguard.modes.spec import (
     EscalationSpec,
     FlappingSpec,
     Guard,
+    JogSpec,
     ModeSpec,
     RecoverySpec,
     Row,
@@ -236,9 +237,22 @@ def _single(spec: TableSpec) -> Iterator[Mutant]:
         if mode is not spec.takeover.floor:
             takeover = spec.takeover.model_copy(update={"floor": mode})
             yield Mutant(takeover.id, f"floor = {mode.name.lower()}", spec.model_copy(update={"takeover": takeover}))
+    if spec.jog is not None:
+        yield Mutant(spec.jog.id, "dropped", spec.model_copy(update={"jog": None}))
+        yield from _jog(spec, spec.jog)
     if spec.flapping is not None:
         yield Mutant(spec.flapping.id, "dropped", spec.model_copy(update={"flapping": None}))
         yield from _flapping(spec, spec.flapping)
+
+
+def _jog(spec: TableSpec, row: JogSpec) -> Iterator[Mutant]:
+    """Shares a little larger, doubled, and all; a smaller one is only slower."""
+    for key in ("velocity_share", "acceleration_share"):
+        share = getattr(row, key)
+        for value in (round(share + 0.01, 6), 2.0 * share, 1.0):
+            yield Mutant(
+                row.id, f"{key} = {value}", spec.model_copy(update={"jog": row.model_copy(update={key: value})})
+            )
 
 
 def _flapping(spec: TableSpec, row: FlappingSpec) -> Iterator[Mutant]:

@@ -81,7 +81,7 @@ _CENSUS = r"""c_code {
   void begin(void) { from = hash(); }
   void end(void) {
     word chosen = CHOSEN;
-    word edge = from * 0x9e3779b97f4a7c15ull + chosen * 0xc2b2ae3d27d4eb4full + hash() * 0x165667b19e3779f9ull;
+    word edge = from * 0x9e3779b97f4a7c15ull + chosen * 0xc2b2ae3d27d4eb4full + hash() * 0x165667b19e3779f9ull + who;
     edge = (edge ^ edge >> 31) * 0xbf58476d1ce4e5b9ull;
     edges++;
     sum += edge ^ edge >> 29;

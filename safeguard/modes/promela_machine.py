@@ -17,7 +17,12 @@ from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.errors import ModeTableError
 from safeguard.modes.spec import CauseSpec, ConfigurationSpec, Guard, RecoverySpec, TableSpec
 
-WHO: Final = {Authority.POLICY: "POLICY", Authority.BACKUP: "BACKUP", Authority.NONE: "NOBODY"}
+WHO: Final = {
+    Authority.POLICY: "POLICY",
+    Authority.BACKUP: "BACKUP",
+    Authority.NONE: "NOBODY",
+    Authority.OPERATOR: "OPERATOR",
+}
 """Who moves the body, as the model calls them."""
 
 
@@ -303,4 +308,17 @@ class Machine:
         rows = [f":: mode == {row.mode.name} -> who = {WHO[row.authority]}" for row in self.spec.modes]
         bridged = [row.cause.value for row in self.delayed if not row.debounced]
         bridging = any_of(f"(on_{cause} && !due_{cause})" for cause in bridged)
-        return ["if", *rows, "fi;", f"who = (who == POLICY && ({bridging}) -> BACKUP : who);"]
+        return ["if", *rows, "fi;", f"who = (who == POLICY && ({bridging}) -> BACKUP : who);", *self._jog(bridging)]
+
+    def _jog(self, bridging: str) -> list[str]:
+        """In hold a person may move the body where nothing asks for hold or worse; then it is no stop that moves."""
+        row = self.spec.jog
+        if row is None:
+            return []
+        stopping = any_of(f"due_{one.cause.value}" for one in self.causes if one.floor >= Mode.HOLD)
+        return [
+            f"if :: mode == HOLD && person && !({stopping}) && !({bridging}) ->",
+            f"     who = OPERATOR; moving = 0 /* {row.id} */",
+            ":: else",
+            "fi;",
+        ]

@@ -29,6 +29,7 @@ PROPERTIES: Final = (
     "P19_tolerance",
     "P20_shedding",
     "PL_lockout",
+    "PJ_jogging",
 )
 """What one tick can show to an observer that remembers."""
 
@@ -86,7 +87,8 @@ class Watch:
             *(line for name in self.names for line in self._fitness(name)),
             *self._returns(),
             *(f"{name} = {claim}; assert({name});" for name, claim in claims.items()),
-            "w_calm = (mode == before -> w_calm : 0); w_moving = (mode == before -> w_moving : 0);",
+            "w_calm = (mode == before -> w_calm : 0);",
+            f"w_moving = (mode == before && !({self._jogs()}) -> w_moving : 0);",
             *(f"w_fit_{name} = (w_back -> 0 : w_fit_{name});" for name in self.names),
         ]
 
@@ -178,7 +180,12 @@ class Watch:
             self._tolerated(),
             self._shed(),
             f"(mode == LOCKOUT) == (before == LOCKOUT || w_trips > {owed.estops})",
+            f"(who == OPERATOR) == ({self._jogs()})",
         )
+
+    def _jogs(self) -> str:
+        """A person may move the body: in HOLD, with the command, and nothing asks for HOLD, in force or not."""
+        return f"mode == HOLD && person && !({self._heard(Mode.DEGRADED)})"
 
     def _justified(self) -> str:
         """Worse only for a cause, a timer, a person, too many e-stops, or something missing that cannot be endured."""

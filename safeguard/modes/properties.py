@@ -39,10 +39,11 @@ NAMES: Final = (
     "P19 substitute: degraded without a substitute, or in spite of a second weak signal",
     "P20 capabilities: what counts as shed is not what failed",
     "PL lockout: not exactly at one e-stop more than allowed",
+    "PJ jogging: a person moves the body when nobody may, or nobody when a person may",
 )
 """What each bit of a verdict says."""
 
-(P1, P2, P3, P4, P5, P6, P7, P8, P9, P15, P16, P17, P18, P19, P20, PL) = (1 << bit for bit in range(len(NAMES)))
+(P1, P2, P3, P4, P5, P6, P7, P8, P9, P15, P16, P17, P18, P19, P20, PL, PJ) = (1 << bit for bit in range(len(NAMES)))
 
 CALM, MOVING, ACKED, ESTOPS, CREDIT, LEVELS = range(6)
 """Places in what the observer remembers; after the levels come, for every capability, the ticks since it was lost and
@@ -52,8 +53,8 @@ those for which it has been fit, and then the ticks since each of the last recov
 BIT, FLOOR, FULL, REARM, COUNTS, SHEDS, POLICY, DEBOUNCED = range(8)
 MOVING_BOUND, ACK_DWELL, CAUTIOUS_DWELL, ESTOP_BOUND, FILL, DRAIN, RECOVERIES, WINDOW, COST = range(9)
 
-NOBODY, BACKUP, MOVES = 0, 1, 2
-"""Who moves the body: nobody, the backup, the policy."""
+NOBODY, BACKUP, MOVES, JOGS = range(4)
+"""Who moves the body: nobody, the backup, the policy, a person."""
 
 _NOMINAL, _CAUTIOUS, _DEGRADED, _HOLD = (int(m) for m in (Mode.NOMINAL, Mode.CAUTIOUS, Mode.DEGRADED, Mode.HOLD))
 _STOP, _ESTOP, _LOCKOUT, _BOOT = (int(m) for m in (Mode.STOP, Mode.ESTOP, Mode.LOCKOUT, Mode.BOOT))
@@ -282,6 +283,15 @@ def _up(before: int, after: int, due: int, moving: int, estops: int, reasoned: b
 
 
 @part
+def _moved(mover: int, after: int, jogs: bool, pending: bool) -> int:
+    """P2, jogging: what is wrong with who moves the body."""
+    if jogs or mover == JOGS:
+        return 0 if jogs and mover == JOGS else PJ
+    expected = MOVES if after <= _DEGRADED else BACKUP if after <= _STOP else NOBODY
+    return P2 if mover != (BACKUP if pending and expected == MOVES else expected) else 0
+
+
+@part
 def _degraded(before: int, asked: int, lost: int, shed: int, breaks: int, capabilities: Ints) -> int:
     """P6, P17 to P20: what is wrong with being in DEGRADED."""
     found = breaks | (P17 if len(capabilities) == 0 else 0)
@@ -338,9 +348,8 @@ def judge(
 
     found |= _down(before, after, ripe, edge, standstill, ready, person or back != 0)
     found |= _up(before, after, due, moving, estops, rows & justifies[after] != 0, numbers)
-    expected = MOVES if after <= _DEGRADED else BACKUP if after <= _STOP else NOBODY
-    if mover != (BACKUP if pending and expected == MOVES else expected):
-        found |= P2
+    jogs = after == _HOLD and person and not high
+    found |= _moved(mover, after, jogs, pending)
     if ripe and after == before and due != before:
         found |= P15
     if after == _DEGRADED:
@@ -354,8 +363,8 @@ def judge(
             then[ages + c] = 0
         if then[ages + c] == 0 or back or asked >> c & 1:
             then[fits + c] = 0
-    if after != before:
-        calm = moving = 0
+    calm = calm if after == before else 0
+    moving = moving if after == before and not jogs else 0
     then[CALM], then[MOVING], then[ACKED] = calm, moving, flags & ACK != 0
     then[ESTOPS], then[CREDIT] = min(estops, numbers[ESTOP_BOUND] + 1), credit
     return found

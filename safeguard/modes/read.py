@@ -16,7 +16,7 @@ from safeguard.modes.lint import lint
 from safeguard.modes.spec import TableSpec
 
 _SCHEMA: Final = 2
-_CORE_ONLY: Final = ("bridge", "lockout", "takeover", "escalations")
+_CORE_ONLY: Final = ("bridge", "lockout", "takeover", "jog", "escalations")
 _HEADER: Final = re.compile(r"\s*\[\[?\s*([\w-]+)\s*\]")
 _KEY: Final = re.compile(r"\s*([\w-]+)\s*=")
 

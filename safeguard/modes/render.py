@@ -76,6 +76,13 @@ def _modes(spec: TableSpec) -> Iterator[str]:
             envelope = "by configuration"
         rows.append([row.id, row.mode.name, words.AUTHORITIES[row.authority], envelope, words.MODES[row.mode]])
     yield _table(["row", "mode", "who moves the body", "speed, acceleration", "in words"], rows)
+    if spec.jog is not None:
+        speed, acceleration = words.percent(spec.jog.velocity_share), words.percent(spec.jog.acceleration_share)
+        yield (
+            f"{spec.jog.id}: in HOLD a person who has the command may jog the body while no cause asks for HOLD or"
+            " worse and none waits on its bridge: through the filter, only away from what is near, with"
+            f" {speed} of the speed and {acceleration} of the acceleration. The mode stays HOLD."
+        )
 
 
 def _causes(spec: TableSpec) -> Iterator[str]:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from safeguard.core.enums import Cause, Mode
-from safeguard.core.types import NS_PER_S
+from safeguard.core.types import NS_PER_S, Envelope
 from safeguard.modes.spec import (
     CapabilitySpec,
     CauseSpec,
@@ -70,6 +70,9 @@ ABOUT_POLICY: Final = frozenset(
 LOCKOUT_CAUSES: Final = frozenset({Cause.ESTOP, Cause.BACKUP_REFUSED})
 VELOCITY_SHARE: Final = 0.5
 """The most of the speed limits in CAUTIOUS, and in DEGRADED for every part that is missing: each halves it again."""
+
+JOG: Final = Envelope(velocity=0.1, acceleration=0.2, away=True)
+"""The most that a person may ask for in HOLD, where nothing asks for HOLD: slow, and only away from what is near."""
 
 _POLICY_BRIDGE_S: Final = Fraction("0.12")
 _BRIDGE_TICKS: Final = 3

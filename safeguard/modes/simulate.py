@@ -149,6 +149,7 @@ def table_json(table: ModeTable) -> dict[str, Any]:
         "rows": list(table.rows),
         "authority": [authority.value for authority in table.authority],
         "envelope": [_envelope(one) for one in table.envelope],
+        "jog": None if table.jog is None else _envelope(table.jog),
         "degraded": [[name, [_envelope(one) for one in envelopes]] for name, envelopes in table.degraded],
         "ages": table.ages,
         "size": table.size,

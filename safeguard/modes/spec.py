@@ -76,6 +76,13 @@ class TakeoverSpec(Row):
     floor: ModeName
 
 
+class JogSpec(Row):
+    """How fast a person who holds the command may move the body in HOLD, away from what is near."""
+
+    velocity_share: Share
+    acceleration_share: Share
+
+
 class FlappingSpec(Row):
     """How many automatic recoveries from a degraded configuration any window may have."""
 
@@ -165,6 +172,7 @@ class TableSpec(_Model):
     bridge: BridgeSpec
     lockout: LockoutSpec
     takeover: TakeoverSpec
+    jog: JogSpec | None = None
     flapping: FlappingSpec | None = None
     modes: tuple[ModeSpec, ...]
     capabilities: tuple[CapabilitySpec, ...] = ()
@@ -186,7 +194,7 @@ class TableSpec(_Model):
 
     def rows(self) -> tuple[Row, ...]:
         """Every row in file order of the kinds."""
-        single = (self.lockout, self.takeover, *((self.flapping,) if self.flapping else ()))
+        single = (row for row in (self.lockout, self.takeover, self.jog, self.flapping) if row is not None)
         return (
             *self.modes, *self.capabilities, *self.configurations, *self.causes, *self.escalations,
             *self.recoveries, *single,

@@ -52,7 +52,7 @@ class Census:
     Attributes:
         states: all of them, as the values of ``promela_machine.Machine.memory``.
         transitions: one for each state and input.
-        checksum: sum of a 64-bit hash of (state, input, next state), modulo 2⁶⁴.
+        checksum: sum of a 64-bit hash of (state, input, who moves the body, next state), modulo 2⁶⁴.
     """
 
     states: frozenset[tuple[int, ...]]

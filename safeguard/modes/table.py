@@ -32,7 +32,7 @@ ALL_CAUSES: Final = (1 << len(Cause)) - 1
 GUARD_BIT: Final[dict[Guard, int]] = {guard: 1 << i for i, guard in enumerate(Guard)}
 READY, ACK, STANDSTILL, CLEAR, DRAINED, PERSON, SHADOW = (GUARD_BIT[guard] for guard in Guard)
 
-COMPILER: Final = ("spec", "read", "lint", "table", "engine")
+COMPILER: Final = ("spec", "read", "lint", "table", "state", "engine")
 """Modules that turn a table's file into decisions."""
 
 HEAD: Final = 6
@@ -41,8 +41,8 @@ HEAD: Final = 6
 # Places in ``ModeTable.numbers``; ``_Compiler.numbers`` fills them in this order.
 (
     KNOWN, ESTOP_BIT, DELAYED, DEBOUNCED, FILL, DRAIN, LOCKOUT, BEYOND, LOCKOUT_ROW, WAIVED, TAKEOVER_FLOOR,
-    TAKEOVER_ROW, COST, WINDOW, FLAPPING_ROW,
-) = range(15)  # fmt: skip
+    TAKEOVER_ROW, COST, WINDOW, FLAPPING_ROW, JOG_ROW,
+) = range(16)  # fmt: skip
 
 _NEVER: Final = -1
 
@@ -68,6 +68,7 @@ class ModeTable:
         rows: row id of every bit.
         names: of the capabilities, in the order of their bits.
         authority, envelope: by mode.
+        jog: limits on what a person who holds the command may ask for in HOLD; None where nobody may.
         degraded: by mask of what is shed: name of the configuration and its envelopes by age, from 1 tick on.
         floors: by mode, the causes that ask for exactly it.
         buckets: of delayed causes: bit, full, re-arm level.
@@ -87,6 +88,7 @@ class ModeTable:
     names: tuple[str, ...]
     authority: tuple[Authority, ...]
     envelope: tuple[Envelope, ...]
+    jog: Envelope | None
     degraded: tuple[tuple[str, tuple[Envelope, ...]], ...]
     floors: Ints
     buckets: Ints
@@ -162,7 +164,7 @@ def load_spec(strategy: str) -> TableSpec:
 
 @cache
 def compiler_digest() -> str:
-    """SHA-256 of the source of what turns a table into decisions: schema, reader, lint, compiler and engine."""
+    """SHA-256 of the source of what turns a table into decisions: schema, reader, lint, compiler, state, engine."""
     return source_digest(COMPILER)
 
 
@@ -193,6 +195,7 @@ class _Compiler:
         others = [
             *spec.escalations, *spec.recoveries, *spec.capabilities, *spec.configurations,
             *((spec.flapping,) if spec.flapping else ()), spec.takeover, spec.lockout,
+            *((spec.jog,) if spec.jog else ()),
         ]  # fmt: skip
         self.rows = (*(self.causes[cause].id for cause in Cause), *(row.id for row in others))
         if len(self.rows) > 62:
@@ -328,6 +331,7 @@ class _Compiler:
                 cost,
                 window,
                 flapping,
+                self.bit[spec.jog.id] if spec.jog else 0,
             ]
         )
 
@@ -343,6 +347,7 @@ def compile_table(spec: TableSpec, period: float) -> ModeTable:
         names=tuple(row.name for row in spec.capabilities),
         authority=_authorities(spec),
         envelope=_envelopes(spec),
+        jog=None if spec.jog is None else Envelope(spec.jog.velocity_share, spec.jog.acceleration_share, away=True),
         degraded=made.degraded(),
         floors=made.floors(),
         buckets=made.buckets(),

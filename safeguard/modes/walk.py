@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeguard.core.enums import Authority, Cause, Mode
-from safeguard.modes.engine import NEXT, ROWS, ModeInputs, ModeState, advance
+from safeguard.modes.engine import NEXT, ROWS, advance
 from safeguard.modes.explore import JUDGED, ROOM, SAID, explore, returns
-from safeguard.modes.properties import BACKUP, MOVES, NOBODY, Rules, broken, rules
+from safeguard.modes.properties import BACKUP, JOGS, MOVES, NOBODY, Rules, broken, rules
 from safeguard.modes.requirements import ABOUT_POLICY, LOCKOUT_CAUSES, Bounds, abstract
 from safeguard.modes.spec import TableSpec
+from safeguard.modes.state import ModeInputs, ModeState
 from safeguard.modes.table import ACK, CAUSE_BIT, PERSON, READY, STANDSTILL, ModeTable, cause_mask, compile_table
 
 Ints = NDArray[np.int64]
@@ -219,7 +220,7 @@ class _Explorer:
         return f" → {Mode(int(report[NEXT])).name}, {self.table.ids(int(report[ROWS]))}"
 
 
-_MOVER: Final = {Authority.NONE: NOBODY, Authority.BACKUP: BACKUP, Authority.POLICY: MOVES}
+_MOVER: Final = {Authority.NONE: NOBODY, Authority.BACKUP: BACKUP, Authority.POLICY: MOVES, Authority.OPERATOR: JOGS}
 
 
 def _flags() -> Iterator[int]:

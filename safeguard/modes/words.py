@@ -12,6 +12,7 @@ from safeguard.modes.spec import (
     EscalationSpec,
     FlappingSpec,
     Guard,
+    JogSpec,
     LockoutSpec,
     ModeSpec,
     RecoverySpec,
@@ -42,12 +43,14 @@ AUTHORITIES: Final[dict[Authority, str]] = {
     Authority.POLICY: "the policy, through the filter",
     Authority.BACKUP: "the verified backup",
     Authority.NONE: "nobody: the platform's terminal stop",
+    Authority.OPERATOR: "the operator, through the filter",
 }
 
 MOVES: Final[dict[Authority, str]] = {
     Authority.POLICY: "the policy moves the body",
     Authority.BACKUP: "the backup stops it",
     Authority.NONE: "terminal stop",
+    Authority.OPERATOR: "the operator moves the body",
 }
 
 GUARDS: Final[dict[Guard, str]] = {
@@ -125,6 +128,8 @@ def _row(row: Row) -> str:
         case FlappingSpec():
             window = span(row.window_s, row.window_ticks)
             return f"more than {row.recoveries} recoveries in {window} would be needed"
+        case JogSpec():
+            return f"a person may move the body away from what is near, at {percent(row.velocity_share)} of its speed"
         case TakeoverSpec():
             return "a person has the command"
         case LockoutSpec():

@@ -12,8 +12,8 @@ import pytest
 import safeguard.shield as shield_module
 from safeguard.core.enums import Authority, Cause, Mode, RecordKind
 from safeguard.modes import STRATEGIES, ModeInputs, ModeState, ModeTable, compile_table, load_spec, step
-from safeguard.modes.engine import ACKED, CALM, MODE
 from safeguard.modes.requirements import FLOORS
+from safeguard.modes.state import ACKED, CALM, MODE
 from safeguard.shield import Shield
 from tests.laws.lab import PERIOD, Lab, beyond, near, records
 

@@ -29,8 +29,8 @@ WORLD = (Cause.ESTOP, Cause.PROPOSAL_INVALID, Cause.TICK_OVERRUN)
 
 
 def file_digest(file: Path) -> str:
-    """SHA-256 of the content of a table file and of schema, compiler and engine, computed here."""
-    names = ("spec.py", "read.py", "lint.py", "table.py", "engine.py")
+    """SHA-256 of the content of a table file and of schema, compiler, state and engine, computed here."""
+    names = ("spec.py", "read.py", "lint.py", "table.py", "state.py", "engine.py")
     sources = [(TABLES.parent / name).read_bytes() for name in names]
     compiler = hashlib.sha256(b"\0".join(sources)).hexdigest()
     content = json.dumps(read_spec(file).model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

@@ -10,14 +10,16 @@ import pytest
 
 from safeguard.core.enums import Cause, Mode
 from safeguard.modes import STRATEGIES, TableCertificate, load_spec
+from safeguard.modes import state as remembered
 from safeguard.modes.certificate import certificate_path
 from safeguard.modes.check import check
-from safeguard.modes.engine import MODE, ModeState
-from safeguard.modes.explore import returns
+from safeguard.modes.engine import ROWS, advance
+from safeguard.modes.explore import returns, steered
 from safeguard.modes.mutate import mutants
-from safeguard.modes.properties import ACKED, CALM, LEVELS, MOVES, broken, judge
+from safeguard.modes.properties import ACKED, BACKUP, CALM, JOGS, LEVELS, MOVES, MOVING, broken, judge
 from safeguard.modes.spec import TableSpec
-from safeguard.modes.table import ACK, CAUSE_BIT, KNOWN, PERSON, READY, STANDSTILL
+from safeguard.modes.state import MODE, ModeState
+from safeguard.modes.table import ACK, CAUSE_BIT, JOG_ROW, KNOWN, PERSON, READY, STANDSTILL
 from safeguard.modes.walk import Abstraction, abstraction, walk
 
 PERIOD = 0.002
@@ -101,16 +103,17 @@ def said(
     flags: int = READY,
     mover: int = MOVES,
     shed: int = 0,
+    causes: tuple[Cause, ...] = (Cause.ESTOP, Cause.TICK_OVERRUN),
 ) -> set[str]:
     """The observer's verdict on one made-up step, as the names of properties."""
-    rules = abstraction(load_spec(strategy), PERIOD, (Cause.ESTOP, Cause.TICK_OVERRUN, *SHEDDING[strategy])).rules
+    rules = abstraction(load_spec(strategy), PERIOD, (*causes, *SHEDDING[strategy])).rules
     memory = rules.start()
     memory[ACKED] = 0
     for place, value in (remembers or {}).items():
         memory[place] = value
-    causes = CAUSE_BIT[cause] if cause else 0
+    mask = CAUSE_BIT[cause] if cause else 0
     found = judge(
-        memory, before, causes, flags, 0, 0b11, after, mover, shed, -1, *rules.arrays, np.zeros_like(memory)
+        memory, before, mask, flags, 0, 0b11, after, mover, shed, -1, *rules.arrays, np.zeros_like(memory)
     )  # fmt: skip
     return {name.split()[0] for name in broken(found)}
 
@@ -152,6 +155,52 @@ def test_a_person_waives_for_the_observer_too() -> None:
     shed = {LEVELS + 3: 1}
     assert "P15" in said(Mode.DEGRADED, Mode.DEGRADED, remembers=shed, flags=READY | PERSON, shed=1)
     assert said(Mode.DEGRADED, Mode.CAUTIOUS, remembers=shed, flags=READY | PERSON) == set()
+
+
+@pytest.mark.parametrize(
+    ("after", "cause", "flags", "jogs"),
+    [
+        (Mode.HOLD, None, READY | PERSON, True),
+        (Mode.HOLD, Cause.TICK_OVERRUN, READY | PERSON, True),
+        (Mode.HOLD, Cause.POLICY_LATE, READY | PERSON, True),
+        (Mode.HOLD, None, READY, False),
+        (Mode.HOLD, Cause.FILTER_FAILED, READY | PERSON, False),
+        (Mode.HOLD, Cause.LEASE_LOST, READY | PERSON, False),
+        (Mode.STOP, None, READY | PERSON, False),
+    ],
+)
+def test_who_jogs_is_seen(after: Mode, cause: Cause | None, flags: int, jogs: bool) -> None:
+    """Jogging is alive: a person who moves the body and must not, or must and does not, is seen either way."""
+    causes = (Cause.TICK_OVERRUN, Cause.POLICY_LATE, Cause.FILTER_FAILED, Cause.LEASE_LOST)
+    for mover in (BACKUP, JOGS):
+        found = said(after, after, strategy="monolithic", cause=cause, flags=flags, mover=mover, causes=causes)
+        assert found == (set() if (mover == JOGS) == jogs else {"PJ"})
+
+
+def test_a_jogged_body_does_not_run_out_of_time_for_the_observer() -> None:
+    """A tick that is jogged sets the time without standstill back; one that is not counts."""
+    rules = abstraction(load_spec("monolithic"), PERIOD, (Cause.ESTOP, Cause.TICK_OVERRUN)).rules
+    for flags, mover, left in ((READY, BACKUP, 1), (READY | PERSON, JOGS, 0)):
+        then = rules.start()
+        assert judge(rules.start(), Mode.HOLD, 0, flags, 0, 0, Mode.HOLD, mover, 0, 0, *rules.arrays, then) == 0
+        assert then[MOVING] == left
+
+
+def test_jogging_that_leads_elsewhere_is_seen() -> None:
+    """Jogging may set MOVING back and change nothing else of what comes next."""
+    table = abstraction(load_spec("modular"), PERIOD, (Cause.ESTOP, Cause.TICK_OVERRUN)).table
+    numbers = np.array(table.numbers)
+    numbers[JOG_ROW] = 0
+    s, after = np.array(ModeState.initial(table, Mode.HOLD).numbers), np.zeros(table.size, dtype=np.int64)
+    report = np.zeros(5, dtype=np.int64)
+    advance(s, 0, READY | PERSON, 0, 0, *table.arrays, after, report)
+    assert report[ROWS] == table.numbers[JOG_ROW]
+    for place in range(table.size):
+        wrong = after.copy()
+        wrong[place] += 1
+        spare = (np.zeros_like(after), np.zeros(5, dtype=np.int64))
+        found = steered(s, 0, READY | PERSON, 0, 0, (*table.arrays[:-1], numbers), wrong, *spare)
+        assert found == (place != remembered.MOVING)
 
 
 def planted(strategy: str, place: int, value: int, causes: tuple[Cause, ...]) -> Abstraction:

@@ -18,8 +18,9 @@ import pytest
 import z3
 
 from safeguard.core.enums import Mode
-from safeguard.modes.engine import ACKED, BUCKETS, CALM, CREDIT, ESTOPS, MODE, MOVING, advance
+from safeguard.modes.engine import advance
 from safeguard.modes.spec import TableSpec
+from safeguard.modes.state import ACKED, BUCKETS, CALM, CREDIT, ESTOPS, MODE, MOVING
 from safeguard.modes.table import (
     ACK,
     ALL_CAUSES,
@@ -179,7 +180,7 @@ def test_the_updates_are_what_the_engine_does(seed: int) -> None:
     for one in samples(seed):
         for check in (_buckets, _moving, _calm, _estops, _absences):
             kinds |= check(one)
-    assert {"filled", "expired", "counted", "calm", "locked", "recovered"} <= kinds
+    assert {"filled", "expired", "counted", "jogged", "calm", "locked", "recovered"} <= kinds
     if len(drawn(seed).capabilities):
         assert {"returned", "kept", "refused"} <= kinds
 
@@ -198,6 +199,8 @@ def _buckets(one: Sample) -> set[str]:
 
 def _moving(one: Sample) -> set[str]:
     target, limit, _ = one.table.escalations[one.mode].tolist()
+    asked = one.heard & sum(int(one.table.floors[mode]) for mode in (Mode.HOLD, Mode.STOP, Mode.ESTOP))
+    jogged = one.next is Mode.HOLD and bool(one.flags & PERSON) and not asked
     moving = run(int(one.s[MOVING]), not one.still)
     if target < 0:
         assert one.after[MOVING] == 0
@@ -205,8 +208,8 @@ def _moving(one: Sample) -> set[str]:
     if moving >= limit:
         assert one.next >= target > one.mode
         return {"expired"}
-    assert one.after[MOVING] == (moving if one.next is one.mode else 0)
-    return {"counted"}
+    assert one.after[MOVING] == (run(int(one.s[MOVING]), not one.still and not jogged) if one.next is one.mode else 0)
+    return {"jogged"} if jogged else {"counted"}
 
 
 def _calm(one: Sample) -> set[str]:
@@ -369,17 +372,24 @@ def test_the_younger_absence_is_the_time_without_both() -> None:
 # -- (c) escalation, (d) dwell ---------------------------------------------------------------------------------------
 
 moving, limit, calm, dwell, quiet = z3.Ints("moving limit calm dwell quiet")
-still, met = z3.Bools("still met")
+still, jogged, met = z3.Bools("still jogged met")
 
 
 def test_a_stop_that_moves_escalates_after_exactly_its_limit() -> None:
-    """The counter is the ticks in a row without standstill, below the limit until the tick in which it fires."""
+    """The counter is the ticks in a row without standstill in which nobody jogged, below the limit until it fires.
+
+    It fires before anybody is asked who may jog: a tick that makes the limit full is not a jogged one.
+    """
     counted = z3.And(moving == true, moving >= 0, moving < limit)
     later, truth = run(moving, z3.Not(still)), run(true, z3.Not(still))
     fires = z3.And(z3.Not(still), later >= limit)
     prove(fires == (truth == limit), counted)
+    unasked = z3.And(z3.Not(still), z3.Not(jogged))
+    refute(later == run(true, unasked), counted, z3.Not(fires))  # planted: jogging counts as a stop that moves
+    later, truth = run(moving, unasked), run(true, unasked)
     prove(z3.And(later == truth, later < limit, later >= 0), counted, z3.Not(fires))
     prove(counted, moving == 0, true == 0, limit >= 1)
+    later, truth = run(moving, z3.Not(still)), run(true, z3.Not(still))
     slow = z3.And(z3.Not(still), later > limit)
     refute(slow == (truth == limit), counted)
     kept = z3.If(still, moving, moving + 1)  # planted: standstill does not set it back

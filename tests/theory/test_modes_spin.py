@@ -2,7 +2,8 @@
 
 Two claims. Verdicts: the properties hold in the model in every reachable tick, planted slips are refused, and the walk
 of the engine says the same. Moves: on the scaled tables the model's transition relation is the engine's; the reachable
-states (mode and every counter) are the same set, and so are the checksums over all (state, input, next state).
+states (mode and every counter) are the same set, and so are the checksums over all (state, input, who moves the body,
+next state).
 """
 
 from __future__ import annotations
@@ -21,17 +22,19 @@ from safeguard.core.compiled import part
 from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.errors import ModeTableError
 from safeguard.modes import spin
-from safeguard.modes.engine import BUCKETS, ModeState, advance
+from safeguard.modes.engine import BRIDGING, NEXT, ROWS, advance
 from safeguard.modes.lint import lint
 from safeguard.modes.promela import promela
-from safeguard.modes.promela_machine import Machine
+from safeguard.modes.promela_machine import WHO, Machine
 from safeguard.modes.promela_watch import PROPERTIES
 from safeguard.modes.requirements import Bounds, abstract
 from safeguard.modes.spec import Guard, TableSpec
 from safeguard.modes.spin import Census, SpinResult, missing_tools, spin_census, spin_check
+from safeguard.modes.state import BUCKETS, ModeState
 from safeguard.modes.table import (
     ACK,
     HEAD,
+    JOG_ROW,
     PERSON,
     READY,
     STANDSTILL,
@@ -58,6 +61,7 @@ CAUSES = {
 }  # fmt: skip
 """One cause of every kind that a strategy has: counted, of body or policy, bridged, debounced, shed, intolerable."""
 
+POLICY, BACKUP, OPERATOR = (list(WHO).index(who) for who in (Authority.POLICY, Authority.BACKUP, Authority.OPERATOR))
 DEGRADES = [name for name in STRATEGIES if name != "monolithic"]
 
 
@@ -65,7 +69,8 @@ DEGRADES = [name for name in STRATEGIES if name != "monolithic"]
 
 
 @part
-def _expand(s: Any, inputs: Any, table: Any, after: Any, report: Any) -> None:
+def _expand(s: Any, inputs: Any, table: Any, usual: Any, after: Any, report: Any, movers: Any) -> None:
+    """Every next state, and who moves the body then: ``usual`` of its mode, the backup on a bridge, a person."""
     floors, buckets, escalations, recoveries, capabilities, configurations, numbers = table
     for i in range(len(inputs)):
         causes, flags, shadow, available = inputs[i]
@@ -73,6 +78,11 @@ def _expand(s: Any, inputs: Any, table: Any, after: Any, report: Any) -> None:
             s, causes, flags, shadow, available, floors, buckets, escalations, recoveries, capabilities,
             configurations, numbers, after[i], report,
         )  # fmt: skip
+        movers[i] = usual[report[NEXT]]
+        if report[BRIDGING] and movers[i] == POLICY:
+            movers[i] = BACKUP
+        if report[ROWS] & numbers[JOG_ROW]:
+            movers[i] = OPERATOR
 
 
 @part
@@ -105,7 +115,7 @@ def _hash(numbers: Any) -> Any:
 
 
 @part
-def _edges(s: Any, afters: Any, places: Any, view: Any, whole: Any) -> Any:
+def _edges(s: Any, afters: Any, movers: Any, places: Any, view: Any, whole: Any) -> Any:
     """Checksum over the transitions out of ``s``; ``whole`` gets the hash of each next state."""
     _view(s, places, view)
     start, total = _hash(view), np.uint64(0)
@@ -116,6 +126,7 @@ def _edges(s: Any, afters: Any, places: Any, view: Any, whole: Any) -> Any:
             start * np.uint64(0x9E3779B97F4A7C15)
             + np.uint64(i) * np.uint64(0xC2B2AE3D27D4EB4F)
             + _hash(view) * np.uint64(0x165667B19E3779F9)
+            + np.uint64(movers[i])
         )
         edge = (edge ^ (edge >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
         total += edge ^ (edge >> np.uint64(29))
@@ -150,6 +161,8 @@ def engine_census(spec: TableSpec, causes: tuple[Cause, ...]) -> Census:
     where = _places(spec, table, machine)
     inputs = _inputs(causes, len(table.capabilities))
     afters, report = np.empty((len(inputs), table.size), dtype=np.int64), np.empty(5, dtype=np.int64)
+    movers = np.empty(len(inputs), dtype=np.int64)
+    usual = np.array([list(WHO).index(authority) for authority in table.authority], dtype=np.int64)
     view, whole = np.empty(len(machine.memory()), dtype=np.int64), np.empty(len(inputs), dtype=np.uint64)
     first = ModeState.initial(table).numbers
     seen, todo = {int(_hash(first))}, [first]
@@ -160,8 +173,8 @@ def engine_census(spec: TableSpec, causes: tuple[Cause, ...]) -> Census:
         s = todo.pop()
         _view(s, where, view)
         states.append(tuple(view.tolist()))
-        _expand(s, inputs, table.arrays, afters, report)
-        total += int(_edges(s, afters, where, view, whole))
+        _expand(s, inputs, table.arrays, usual, afters, report, movers)
+        total += int(_edges(s, afters, movers, where, view, whole))
         for key, i in zip(*(found.tolist() for found in np.unique(whole, return_index=True)), strict=True):
             if key not in seen:
                 seen.add(key)
@@ -366,6 +379,10 @@ SLIPS: dict[str, Slip] = {
     "an e-stop that does not count": (
         "monolithic", "causes", "CORE-C14", {"lockout": False}, (Cause.BACKUP_REFUSED,), {"PL_lockout"},
     ),
+    "nobody may jog": ("monolithic", "jog", "CORE-J01", {}, HALT, {"PJ_jogging"}),
+    "a person jogs without a lease": (
+        "monolithic", "causes", "CORE-C27", {"about": "policy"}, HALT, {"P1_floor", "PJ_jogging"},
+    ),
 }  # fmt: skip
 
 
@@ -376,6 +393,8 @@ def slipped(name: str) -> tuple[TableSpec, Bounds]:
     """The table with the slip, and what it owes all the same."""
     strategy, kind, row, update, _, _ = SLIPS[name]
     spec, owed = scaled(strategy, WINDOW * (kind == "flapping"))
+    if kind == "jog":
+        return spec.model_copy(update={kind: None}), owed
     if kind in ("lockout", "flapping"):
         return spec.model_copy(update={kind: getattr(spec, kind).model_copy(update=update)}), owed
     return _change(spec, kind, row, **update), owed

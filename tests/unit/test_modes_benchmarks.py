@@ -41,7 +41,7 @@ from safeguard.core.config import IntakeConfig, PolicyConfig
 from safeguard.core.enums import Cause, Mode, Reference
 from safeguard.core.types import NS_PER_S, ActionSpec, Observation, Proposal, RobotState
 from safeguard.modes import STRATEGIES, ModeTable, cause_mask, compile_table, load_spec, step
-from safeguard.modes.engine import ModeInputs, ModeOutputs, ModeState
+from safeguard.modes.state import ModeInputs, ModeOutputs, ModeState
 from safeguard.monitors import Intake, PolicyDeadline
 from safeguard.policies import InlinePort
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from safeguard.core.enums import Cause, Mode
+from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.modes import ModeInputs, ModeOutputs, ModeState, ModeTable, cause_mask, step
-from safeguard.modes.engine import CALM, CREDIT
 from safeguard.modes.simulate import RecordedRun, RecordedTicks, merged, page
+from safeguard.modes.state import CALM, CREDIT
 from safeguard.modes.table import compile_table, load_spec
 from tests.unit.browser import Page, browser
 
 PERIOD = 0.05  # long ticks, so that a few clicks fill a bucket
-WHO = {"policy": "the policy", "backup": "the verified backup", "none": "nobody"}
+WHO = {"policy": "the policy", "backup": "the verified backup", "none": "nobody", "operator": "the operator"}
 
 
 def recorded(strategy: str = "modular") -> RecordedRun:
@@ -118,8 +118,9 @@ class Twin:
         """Mode, authority, envelope, configuration, reasons, clock and every bucket, as they can be read."""
         assert self.tab.text("#mode") == outputs.mode.name
         assert self.tab.text("#authority").startswith(WHO[outputs.authority.value])
-        moves = outputs.authority.value == "policy"
-        share = f"{round(100 * outputs.envelope.velocity)} % of the speed limits"
+        moves = outputs.authority.value in ("policy", "operator")
+        away = ", away from what is near" if outputs.envelope.away else ""
+        share = f"{round(100 * outputs.envelope.velocity)} % of the speed limits{away}"
         stopping = {"backup": "as the stop needs", "none": "not at all"}
         assert self.tab.text("#envelope") == (share if moves else stopping[outputs.authority.value])
         assert (self.tab.text("#configuration") != "nothing") == bool(outputs.configuration)
@@ -203,6 +204,46 @@ def test_a_person_takes_command(tab: Page, path: Path) -> None:
     assert "CORE-T01" in outputs.reasons
     assert "CORE-C21" not in outputs.reasons
     assert tab.evaluate("document.querySelector('[data-cause=monitor_stop]').className") == "waived"
+
+
+def test_a_person_jogs_in_hold(tab: Page, path: Path) -> None:
+    """In HOLD a person moves the body, until something asks for HOLD again; at rest an acknowledgement ends it."""
+    twin = Twin(tab, "vla", path)
+    assert twin.tick(5).mode is Mode.HOLD
+    tab.click("#person")
+    twin.inputs = twin.inputs._replace(person=True)
+    outputs = twin.tick(2)
+    assert (outputs.mode, outputs.authority, outputs.reasons) == (
+        Mode.HOLD,
+        Authority.OPERATOR,
+        ("CORE-R01", "CORE-J01"),
+    )
+    assert "a person may jog the body" in tab.text("#says")
+    assert tab.text("#reasons [data-row=CORE-J01]").endswith("away from what is near, at 10 % of its speed")
+    twin.cause(Cause.POLICY_LATE)
+    assert twin.tick().authority is Authority.OPERATOR
+    twin.cause(Cause.CLOCK_BACKWARDS)
+    assert twin.tick().authority is Authority.BACKUP
+    assert "jog" not in tab.text("#says")
+    twin.causes.clear()
+    tab.click("[data-cause=policy_late]")
+    tab.click("[data-cause=clock_backwards]")
+    assert twin.tick(5).authority is Authority.OPERATOR
+    assert twin.tick(ack=True).mode is Mode.CAUTIOUS
+    assert tab.errors == []
+
+
+def test_the_pretended_body_moves_slowly_while_it_is_jogged(tab: Page, path: Path) -> None:
+    """By itself it speeds up to the tenth that a person may ask for, and does not escalate; let go, it rests."""
+    Twin(tab, "vla", path)
+    tab.click("#body label:has([value=auto])")
+    tab.evaluate("Array.from({length: 5}, single).length")
+    tab.click("#person")
+    tab.evaluate("Array.from({length: 100}, single).length")
+    assert (tab.text("#mode"), tab.text("#speed small")) == ("HOLD", "10 %")
+    tab.click("#person")
+    tab.evaluate("Array.from({length: 5}, single).length")
+    assert (tab.text("#mode"), tab.text("#speed small")) == ("HOLD", "at rest")
 
 
 def test_a_held_button_is_one_acknowledgement(tab: Page, path: Path) -> None:

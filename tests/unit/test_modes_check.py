@@ -12,10 +12,22 @@ from safeguard.core.enums import Cause, Mode
 from safeguard.core.types import Envelope
 from safeguard.modes import STRATEGIES, compile_table, load_spec
 from safeguard.modes.certificate import HOLDS, abstraction_digest
-from safeguard.modes.check import CHECKER, P2_SLOW, P6_ENDS, P9_REAL, P13, P21, check, checker_digest, endless
+from safeguard.modes.check import (
+    CHECKER,
+    P2_SLOW,
+    P6_ENDS,
+    P9_REAL,
+    P13,
+    P21,
+    PJ_SLOW,
+    check,
+    checker_digest,
+    endless,
+    hasty,
+)
 from safeguard.modes.explore import SAID
 from safeguard.modes.properties import NAMES
-from safeguard.modes.requirements import VELOCITY_SHARE, bounds
+from safeguard.modes.requirements import JOG, VELOCITY_SHARE, bounds
 from safeguard.modes.spec import TableSpec
 from safeguard.modes.table import COMPILER, TABLES
 from safeguard.modes.walk import Abstraction, Walk, abstraction
@@ -160,6 +172,34 @@ def test_half_a_way_to_rest_is_not_enough() -> None:
         degraded = (table.degraded[0], (name, shape))
         said = list(endless(replace(table, degraded=degraded), limits))
         assert said == ([] if shape is full else ["tail does not come to rest"])
+
+
+@pytest.mark.parametrize(
+    ("jog", "words"),
+    [
+        (JOG, []),
+        (None, ["nobody may jog"]),
+        (replace(JOG, away=False), ["it may lead nearer"]),
+        (replace(JOG, velocity=0.11), ["it allows more than what is owed"]),
+        (replace(JOG, acceleration=0.21), ["it allows more than what is owed"]),
+        (replace(JOG, velocity=0.6), ["it allows more than what is owed", "it allows more than cautious"]),
+        (replace(JOG, velocity=0.01, acceleration=0.01), []),
+    ],
+)
+def test_hasty_jogging_is_found(jog: Envelope | None, words: list[str]) -> None:
+    """Jogging is there, leads away, and is no wider than what is owed and than CAUTIOUS."""
+    assert list(hasty(replace(compile_table(load_spec("vla"), PERIOD), jog=jog))) == words
+
+
+@pytest.mark.parametrize("key", ["velocity_share", "acceleration_share"])
+def test_a_wide_jog_does_not_pass(key: str) -> None:
+    """And the check says so."""
+    spec = load_spec("monolithic")
+    assert spec.jog is not None
+    wide = spec.model_copy(update={"jog": spec.jog.model_copy(update={key: 0.3})})
+    found = check(wide, PERIOD)
+    assert (found.passed, found.properties[PJ_SLOW]) == (False, "it allows more than what is owed")
+    assert "jog" in found.properties[P21]
 
 
 @pytest.mark.parametrize(

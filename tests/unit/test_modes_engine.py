@@ -10,7 +10,7 @@ import pytest
 from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.types import Envelope
 from safeguard.modes import ModeInputs, ModeOutputs, ModeState, ModeTable, cause_mask, compile_table, load_spec, step
-from safeguard.modes.engine import ACKED, CALM, ESTOPS, MODE
+from safeguard.modes.state import ACKED, CALM, ESTOPS, MODE
 from tests.unit.modes_support import ACK, ALL, QUIET, REST, compiled, drive, modes, nominal, seen
 
 INVALID = seen(Cause.PROPOSAL_INVALID)

@@ -41,8 +41,9 @@ def test_page_has_every_row_once_where_it_belongs(spec: TableSpec) -> None:
     }
     for heading, ids in expected.items():
         assert sorted(cells[0] for cells in rows(page, heading)) == sorted(ids)
-    for single in (spec.takeover, *((spec.flapping,) if spec.flapping else ())):
-        assert f"{single.id}:" in page
+    for single in (spec.takeover, spec.jog, spec.flapping):
+        assert single is None or f"{single.id}:" in page
+    assert "away from what is near, with 10 % of the speed and 20 % of the acceleration. The mode stays HOLD." in page
 
 
 def test_causes_say_what_the_table_says(spec: TableSpec) -> None:
@@ -85,7 +86,9 @@ def test_diagram_shows_every_mode_move_and_configuration(spec: TableSpec) -> Non
     assert boxes == {row.mode.name for row in spec.modes}
     moves = (*spec.escalations, *spec.recoveries, *spec.configurations, *spec.capabilities, spec.lockout, spec.takeover)
     asking = [row for row in spec.causes if row.floor is not Mode.NOMINAL]
-    assert {row.id for row in (*moves, *asking, *spec.modes)} <= told
+    assert spec.jog is not None
+    assert {row.id for row in (*moves, *asking, *spec.modes, spec.jog)} <= told
+    assert "jogging" not in svg(spec.model_copy(update={"jog": None}))
 
 
 def ids_in(texts: list[str]) -> set[str]:

@@ -7,7 +7,7 @@ import pytest
 from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.types import Envelope
 from safeguard.modes import ModeInputs, ModeState, ModeTable, cause_mask, step
-from safeguard.modes.engine import CREDIT
+from safeguard.modes.state import CREDIT
 from tests.unit.modes_support import (
     ACK,
     AGREE,

@@ -12,7 +12,18 @@ from safeguard.core.types import Envelope
 from safeguard.modes import cause_mask, compile_table, load_spec
 from safeguard.modes.read import read_spec
 from safeguard.modes.spec import CauseSpec, TableSpec
-from safeguard.modes.table import ACK, CLEAR, DRAINED, PERSON, READY, STANDSTILL
+from safeguard.modes.table import (
+    ACK,
+    CLEAR,
+    COST,
+    DRAINED,
+    FLAPPING_ROW,
+    JOG_ROW,
+    PERSON,
+    READY,
+    STANDSTILL,
+    WINDOW,
+)
 from tests.unit.modes_support import ALL, TEXT, compiled, folder
 
 
@@ -146,7 +157,7 @@ def test_a_mode_without_a_row_has_no_numbers() -> None:
 
 
 def test_numbers_in_the_order_of_the_engine() -> None:
-    """Known causes, the e-stop's, delayed, debounced, bridge, lockout, waived, takeover and budget."""
+    """Known causes, the e-stop's, delayed, debounced, bridge, lockout, waived, takeover, budget and jogging."""
     table, spec = compiled("dual"), load_spec("dual")
     numbers = table.numbers.tolist()
     assert numbers[:2] == [cause_mask(Cause), cause_mask([Cause.ESTOP])]
@@ -158,6 +169,16 @@ def test_numbers_in_the_order_of_the_engine() -> None:
     assert numbers[10] == Mode.CAUTIOUS
     assert table.ids(numbers[11]) == ("CORE-T01",)
     assert table.ids(numbers[14]) == ("DUAL-F01",)
+    assert table.ids(numbers[15]) == ("CORE-J01",)
+    assert numbers[15:] == [numbers[JOG_ROW]]
+    assert compile_table(spec.model_copy(update={"jog": None}), 0.002).numbers[15:].tolist() == [0]
+
+
+def test_jogging_is_slow_and_leads_away() -> None:
+    """A person's envelope in HOLD: the shares of the file, and only away from what is near; none without the row."""
+    spec = load_spec("vla")
+    assert compiled("vla").jog == Envelope(0.1, 0.2, away=True)
+    assert compile_table(spec.model_copy(update={"jog": None}), 0.002).jog is None
 
 
 def test_dwells_of_capabilities_are_rounded_up() -> None:
@@ -191,8 +212,8 @@ def test_budget_costs_half_a_window_for_two() -> None:
     for recoveries, cost in ((2, 15_000), (4, 7_500), (7, 4_286), (20, 1_500)):
         row = spec.flapping.model_copy(update={"recoveries": recoveries})
         table = compile_table(spec.model_copy(update={"flapping": row}), 0.002)
-        assert table.numbers[-3:-1].tolist() == [cost, 15_000]
-    assert compiled("monolithic").numbers[-3:].tolist() == [0, 0, 0]
+        assert table.numbers[COST : WINDOW + 1].tolist() == [cost, 15_000]
+    assert compiled("monolithic").numbers[COST : FLAPPING_ROW + 1].tolist() == [0, 0, 0]
 
 
 def test_tables_are_read_only_and_compare_by_value() -> None:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from safeguard.core.enums import Cause, Mode
 from safeguard.modes import ModeInputs, ModeState, ModeTable, cause_mask, step
-from safeguard.modes.engine import ACKED, BUCKETS, CALM, CREDIT, ESTOPS, MODE, MOVING, advance, tick
+from safeguard.modes.engine import advance, tick
+from safeguard.modes.state import ACKED, BUCKETS, CALM, CREDIT, ESTOPS, MODE, MOVING
 from safeguard.modes.table import BEYOND, COST, WINDOW
 from tests.unit.modes_support import ALL, compiled
 

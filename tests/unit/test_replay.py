@@ -66,6 +66,9 @@ class FakeShield:
         """Go to STOP."""
         self.mode = Mode.STOP
 
+    def jog(self, velocity: Sequence[float], *, operator: str, reason: str, simulated: bool = False) -> None:
+        """Nothing moves here."""
+
     def reset(self) -> None:
         """Back to the start."""
         self.mode, self.count, self.energy = Mode.BOOT, 0, 0.0

@@ -4,7 +4,8 @@ function draw() {
   $("now").dataset.mode = $("pill").dataset.mode = mode;
   put($("mode"), mode);
   put($("pill"), mode);
-  put($("says"), outputs.bridging ? "The backup stands in until the policy is back or its time is up." : DATA.modes[mode]);
+  put($("says"), outputs.bridging ? "The backup stands in until the policy is back or its time is up."
+    : outputs.authority === "operator" ? "Nothing asks for HOLD any more: a person may jog the body." : DATA.modes[mode]);
   put($("clock"), `${seconds(session.tick).toFixed(3)} s · tick ${session.tick}`);
   drawFacts(outputs);
   document.querySelectorAll("#chain li").forEach(item => {
@@ -21,8 +22,8 @@ function draw() {
 
 function drawFacts({authority, envelope, bridging, configuration}) {
   put($("authority"), DATA.authorities[authority] + (bridging ? " (it stands in)" : ""));
-  const moves = authority === "policy";
-  put($("envelope"), moves ? `${Math.round(100 * envelope[0])} % of the speed limits`
+  const jogs = authority === "operator", moves = authority === "policy" || jogs;
+  put($("envelope"), moves ? `${Math.round(100 * envelope[0])} % of the speed limits${jogs ? ", away from what is near" : ""}`
     : authority === "backup" ? "as the stop needs" : "not at all");
   const {table, now: {state}} = session;
   const gone = table.names.filter((_, c) => configuration && state.numbers[table.ages + c]);

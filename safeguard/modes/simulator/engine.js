@@ -11,7 +11,7 @@ const [READY, ACK, STANDSTILL, CLEAR, DRAINED, PERSON] = [1, 2, 4, 8, 16, 32];
 const [MODE, ACKED, CALM, MOVING, ESTOPS, CREDIT, BUCKETS] = [0, 1, 2, 3, 4, 5, 6];
 const [NEXT, WHY, ROWS, BRIDGING, SHED] = [0, 1, 2, 3, 4];
 const [KNOWN, ESTOP_BIT, DELAYED, DEBOUNCED, FILL, DRAIN, LOCKOUT_CAUSES, BEYOND, LOCKOUT_ROW, WAIVED, TAKEOVER_FLOOR,
-  TAKEOVER_ROW, COST, WINDOW, FLAPPING_ROW] = Array.from({length: 15}, (_, place) => place);
+  TAKEOVER_ROW, COST, WINDOW, FLAPPING_ROW, JOG_ROW] = Array.from({length: 16}, (_, place) => place);
 
 // New levels; [causes whose bucket is full, whether every bucket is low enough to re-arm].
 function fill(s, causes, buckets, numbers, after) {
@@ -107,6 +107,13 @@ function timers(s, causes, flags, drained, escalations, recoveries) {
   return [mode, 0, calm, moving];
 }
 
+// The causes that ask for `mode` or worse; in BOOT none counts.
+function holding(mode, floors) {
+  let found = 0;
+  if (mode !== BOOT) for (let worse = Math.min(mode, ESTOP); worse <= ESTOP; worse++) found |= floors[worse];
+  return found;
+}
+
 // One tick: fill `after`, the next state, and `report`. `s` and `after` are different arrays.
 function advance(s, causes, flags, shadow, available, table, after, report) {
   const {floors, buckets, escalations, recoveries, capabilities, configurations, numbers} = table;
@@ -145,15 +152,16 @@ function advance(s, causes, flags, shadow, available, table, after, report) {
     lost = 0;
     after.fill(0, start);
   }
-  if (target !== mode) calm = moving = 0;
+  const asking = holding(target, floors);
+  const bridging = causes & numbers[DELAYED] & ~numbers[DEBOUNCED] & ~tripped ? 1 : 0;
+  const jog = person && target === HOLD && !(active & asking) && !bridging ? numbers[JOG_ROW] : 0;
+  if (target !== mode) calm = 0;
+  if (target !== mode || jog) moving = 0; // who jogs is meant to move
   [after[MODE], after[ACKED], after[CALM], after[MOVING]] = [target, flags & ACK ? 1 : 0, calm, moving];
   [after[ESTOPS], after[CREDIT]] = [estops, credit];
-  let holding = 0;
-  if (target !== BOOT) for (let m = Math.min(target, ESTOP); m <= ESTOP; m++) holding |= floors[m];
-  [report[NEXT], report[SHED]] = [target, lost];
-  report[WHY] = joined(active & holding, row, numbers);
-  report[ROWS] = joined(causes & holding, row, numbers);
-  report[BRIDGING] = causes & numbers[DELAYED] & ~numbers[DEBOUNCED] & ~tripped ? 1 : 0;
+  [report[NEXT], report[BRIDGING], report[SHED]] = [target, bridging, lost];
+  report[WHY] = joined(active & asking, row, numbers);
+  report[ROWS] = joined(joined(causes & asking, row, numbers), jog, numbers);
 }
 
 // The | of two masks of rows: that of their causes, and that of the rows above.
@@ -165,6 +173,11 @@ function joined(one, other, numbers) {
 // Whether a mask of rows has a bit.
 function has(mask, bit) {
   return Math.floor(mask / 2 ** bit) % 2 === 1;
+}
+
+// The same for a bit as the table has it: a mask of its own, 0 if there is none.
+function hasRow(mask, row) {
+  return row > 0 && Math.floor(mask / row) % 2 === 1;
 }
 
 // The row ids of a mask, causes first.
@@ -202,6 +215,7 @@ function step(table, state, inputs) {
     envelope = envelopes[Math.min(Math.min(...ages), envelopes.length) - 1];
   }
   const bridging = report[BRIDGING] !== 0 && authority === "policy";
+  if (hasRow(rows, table.numbers[JOG_ROW])) [authority, envelope] = ["operator", table.jog];
   if (bridging) authority = "backup";
   const outputs = {mode: number, authority, envelope, reasons: ids(table, rows), bridging, configuration};
   return [{numbers: after, why: number ? why : 0}, outputs];

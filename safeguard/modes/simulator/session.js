@@ -50,9 +50,9 @@ function makeTick() {
   return true;
 }
 
-// Not the robot: something that speeds up while the policy has it and slows down while it does not.
+// Not the robot: something that speeds up while the policy or a person has it and slows down while nobody has.
 function moveBody({authority, envelope}) {
-  const goal = authority === "policy" ? envelope[0] : 0;
+  const goal = authority === "policy" || authority === "operator" ? envelope[0] : 0;
   const most = STOPPING_SHARE_PER_S * session.table.period_ns / 1e9;
   const change = Math.max(-most, Math.min(most, goal - session.moving));
   session.moving = {auto: session.moving + change, moving: 1, rest: 0}[session.body];
@@ -101,6 +101,10 @@ const STORIES = [
     says: "Two acknowledgements at rest: to HOLD, and from there to CAUTIOUS."},
   {name: "A body that does not stop", speed: 1, steps: [[0.4, "body", "moving"], [0.5, "on", "operator_stop"]],
     says: "A stop that does not come to rest becomes the next worse one."},
+  {name: "Out of a corner by hand", speed: 1,
+    steps: [[0.5, "on", "clock_backwards"], [1.2, "off", "clock_backwards"], [1.6, "person", true], [3.6, "person", false],
+      [4.2, "ack"]],
+    says: "In HOLD a person may jog the body, slowly and only away from what is near; then it rests, and goes on."},
 ];
 
 function startStory(story) {
@@ -118,6 +122,7 @@ function playStory() {
     if (what === "on") session.causes.set(bit, Infinity);
     else if (what === "off") session.causes.delete(bit);
     else if (what === "ack") session.ackPending = true;
+    else if (what === "person") session.person = name;
     else session.body = name;
   }
 }
