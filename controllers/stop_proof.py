@@ -57,10 +57,14 @@ def _suspects(
     q_end: Vector,
     end: Vector,
     among: Integers,
+    keep: Vector,
     who: Integers,
     facts: Vector,
 ) -> int:
-    """Pairs that the way may bring below their floor, with how far it can change them; how many."""
+    """Pairs that the way may bring below their floor, with how far it can change them; how many.
+
+    Raises ``keep`` for all of them: from here on a pair must keep what it certainly has.
+    """
     pairs, moves = shapes.pairs, shapes.moves
     moved, most, count = np.empty((4, path.shape[1])), 0.0, 0
     for j in range(path.shape[1]):
@@ -71,6 +75,7 @@ def _suspects(
         most += furthest[j] * moved[3, j]
     for c in range(len(among)):
         k = among[c]
+        keep[k] = min(floors[0, k], max(keep[k], now[k] - _SLIP))
         if now[k] - most >= floors[0, k] or now[k] - change(pairs, moves, k, moved, 3) >= floors[0, k]:
             continue
         lead, way = change(pairs, moves, k, moved, 0), change(pairs, moves, k, moved, 1)
@@ -352,7 +357,7 @@ def prove(
     for j in range(n):
         path[_START, j], path[_ENTRY, j] = q[j], q0[j]
         path[_LAST, j] = q0[j] + v0[j] * abs(v0[j]) / (2.0 * a_brake[j])
-    m = _suspects(shapes, furthest, floors, path, now, q_end, end, among, who, facts)
+    m = _suspects(shapes, furthest, floors, path, now, q_end, end, among, keep, who, facts)
     d, sure = np.empty(m), np.empty(m, dtype=np.bool_)
     frames, ends, scratch = np.empty((1, n + 1, 12)), np.empty((1, len(shapes.pieces), 6)), np.zeros((8, 12))
     for stage in (_START, _LAST, _ENTRY):

@@ -23,7 +23,7 @@ def own_failures(previous: Decision | None, journal: Journal | None, stop_reason
         result = previous.filter
         if result.status is FilterStatus.REFUSED and previous.authority is not Authority.NONE:
             found.append(failure("backup", Cause.BACKUP_REFUSED, result.refusal))
-        elif result.status is FilterStatus.BACKUP and previous.authority is Authority.POLICY:
+        elif result.status is FilterStatus.BACKUP and previous.authority in (Authority.POLICY, Authority.OPERATOR):
             found.append(failure("filter", Cause.FILTER_FAILED, result.refusal or "no nominal"))
         if result.slack:
             name, amount = max(result.slack, key=lambda row: row[1])

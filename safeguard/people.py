@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from safeguard.core.config import ShieldConfig
+from safeguard.core.enums import Mode
 from safeguard.core.errors import ConfigError
 from safeguard.core.types import NS_PER_S, Vector, frozen_array
 
@@ -67,24 +68,37 @@ class People:
         """The acknowledgement that starts the episode was taken, or something worse than HOLD voids it for good."""
         self._waits, self._start_until = False, _NEVER
 
-    def jogging(self, now: int) -> Vector | None:
-        """The velocities that somebody holds the button for, rad/s; None if nobody does."""
+    def jogging(self, now: int, mode: Mode) -> Vector | None:
+        """The velocities that somebody holds the button for, rad/s; None if nobody does.
+
+        Outside HOLD a request is void at once: a button that is held while HOLD comes has to be asked for again.
+        """
         if self._jog_until == _FRESH:
             self._jog_until = now + self._jog_ns
-        if self._jog is not None and now > self._jog_until:
+        if mode is not Mode.HOLD or now > self._jog_until:
             self._jog = None
         return self._jog
 
 
-def joint_velocities(velocity: ArrayLike, joints: tuple[str, ...]) -> Vector:
-    """One finite number for every joint, shape (n,), rad/s, or a ``ConfigError``."""
-    try:
-        wanted = np.array(velocity, dtype=float)
-    except (TypeError, ValueError):
-        wanted = np.empty(0)
+def joint_velocities(velocity: ArrayLike, joints: tuple[str, ...], most: Vector) -> Vector:
+    """One real number of at most ``most`` (rad/s) for every joint, shape (n,), or a ``ConfigError``."""
+    wanted = _real_numbers(velocity)
     if wanted.shape != (len(joints),) or not np.isfinite(wanted).all():
         raise ConfigError(
             f"jog: velocity must be {len(joints)} finite numbers in rad/s, one each for {', '.join(joints)}; "
             f"got {velocity!r}"
         )
+    fast = np.abs(wanted) / most
+    if fast.max() > 1.0:
+        j = int(fast.argmax())
+        raise ConfigError(f"jog: {wanted[j]:g} rad/s for {joints[j]} is beyond its limit of {most[j]:g} rad/s")
     return frozen_array(wanted)
+
+
+def _real_numbers(given: ArrayLike) -> Vector:
+    """As an array, empty if it is something else."""
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError):  # ragged
+        return np.empty(0)
+    return array.astype(float) if array.dtype.kind in "fiu" else np.empty(0)

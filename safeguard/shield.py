@@ -192,7 +192,7 @@ class Shield:
         )
         causes = tuple(dict.fromkeys(v.cause for v in verdicts if v.cause is not None))
         watch.append(time.perf_counter_ns())
-        jog = self._people.jogging(now) if self.mode is Mode.HOLD else None
+        jog = self._people.jogging(now, self.mode)
         outputs = self._advance(causes, state, jog is not None, now)
         watch.append(time.perf_counter_ns())
         raw = self._unfiltered(bare, state, nominal, now)
@@ -351,7 +351,8 @@ class Shield:
         else:
             result = self._enforced(state, nominal, outputs)
         if self.enforcement is Enforcement.MONITOR_ONLY:
-            same = result.status is FilterStatus.ADMISSIBLE and self._raw is self._current
+            own = outputs.authority is Authority.POLICY  # a jog does not go out: the policy's raw command does
+            same = own and result.status is FilterStatus.ADMISSIBLE and self._raw is self._current
             self._fresh = self._fresh or (raw is not None and not same)
             result = replace(result, provisional=True)
         sent = result if raw is None else raw
@@ -392,18 +393,18 @@ class Shield:
     def jog(self, velocity: ArrayLike, *, operator: str, reason: str, simulated: bool = False) -> None:
         """Move the body by hand in HOLD: slowly, and only away from limits and links that are near.
 
-        Hold to run: it goes on for ``jog_s`` and must be asked for again. In other modes it does nothing, and while a
-        cause that asks for HOLD is active neither. The mode stays HOLD.
+        Hold to run: it goes on for ``jog_s`` and must be asked for again. In other modes it does nothing, then or
+        later, and while a cause that asks for HOLD is active, or nothing is enforced, neither. The mode stays HOLD.
 
         Args:
-            velocity: of the joints, shape (n,), rad/s.
+            velocity: of the joints, at most their limits, shape (n,), rad/s.
             operator: who. reason: why. simulated: a script stood in for the person.
 
         Raises:
-            ConfigError: nobody's name, or not one finite number for every joint.
+            ConfigError: nobody's name, or not one number within the limits for every joint.
         """
         self._ensure_episode()
-        wanted = joint_velocities(velocity, self.platform.joints)
+        wanted = joint_velocities(velocity, self.platform.joints, self.platform.v_max)
         self._human("jog", operator, reason, simulated, velocity=wanted.tolist())
         self._people.jog(wanted)
 

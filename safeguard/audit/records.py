@@ -10,10 +10,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, ClassVar, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Annotated, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 import orjson
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from safeguard.audit.bodies import (
     Body,
@@ -143,6 +143,12 @@ class Human(Body):
     simulated: bool
     episode: int | None = None
     velocity: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _a_jog_has_velocities(self) -> Self:
+        if (self.action == "jog") != (self.velocity is not None):
+            raise ValueError("a jog has velocities, and nothing else has")
+        return self
 
 
 class FaultInjected(Body):

@@ -213,7 +213,7 @@ class Envelope:
     Attributes:
         velocity: share of every joint's velocity limit, in (0, 1].
         acceleration: share of every joint's acceleration limit, in (0, 1].
-        away: no joint that is near a limit, and no links that are near one another, may come nearer.
+        away: no joint that is near a limit may come nearer, and no links that are near one another, to first order.
     """
 
     velocity: float = 1.0

@@ -185,3 +185,21 @@ def test_outside_the_buffer_at_rest_no_slack_is_needed() -> None:
 def test_names_are_those_of_the_robot() -> None:
     """So that rows and refusals can be read."""
     assert Clearance(panda(), CONFIG).names == panda().collision.names
+
+
+def test_what_a_pair_has_had_is_remembered_from_the_first_proof_on() -> None:
+    """A pair seen far off and then pushed below its floor may not stay there, whatever happened in between."""
+    rng, clearance, robot, seen = np.random.default_rng(9), Clearance(panda(), CONFIG), panda(), 0
+    still = np.zeros(7)
+    while seen < 5:
+        q = random_q(rng)
+        below = capsule_distances(robot, q) < CONFIG.floor_m
+        if below.sum() != 1 or capsule_distances(robot, robot.home)[below][0] < 0.02:
+            continue
+        seen += 1
+        for come_from, refused in ((q, False), (robot.home, True)):
+            clearance.reset()
+            for at in (come_from, q):
+                now = clearance.measure(at)
+                refusal = clearance.stop_refusal(now, now, StopPlan(at, still, A_BRAKE, 0))
+            assert (refusal != "") is refused
