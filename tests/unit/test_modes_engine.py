@@ -327,7 +327,9 @@ def test_unknown_bits_are_an_emergency_stop(table: ModeTable, mask: int) -> None
 def test_known_causes_beside_an_unknown_bit_still_count(table: ModeTable) -> None:
     """The other causes of such a mask fill their buckets as always."""
     strange = ModeInputs(1 << 40 | cause_mask([Cause.PROPOSAL_INVALID]))
-    assert 4 in step(table, nominal(table), strange)[0].levels(table)
+    state, outputs = step(table, nominal(table), strange)
+    assert 4 in state.levels(table)
+    assert outputs.reasons == ("CORE-C01",)
 
 
 def test_longer_ticks_keep_the_bounds(table: ModeTable) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from safeguard.core.enums import Cause, Mode
 from safeguard.core.errors import ModeTableError
 from safeguard.core.types import Envelope
-from safeguard.modes import cause_mask, compile_table, load_spec
+from safeguard.modes import cause_mask, compile_table, engine, load_spec, state
 from safeguard.modes.read import read_spec
 from safeguard.modes.spec import CauseSpec, TableSpec
 from safeguard.modes.table import (
@@ -23,6 +24,7 @@ from safeguard.modes.table import (
     READY,
     STANDSTILL,
     WINDOW,
+    source_digest,
 )
 from tests.unit.modes_support import ALL, TEXT, compiled, folder
 
@@ -32,6 +34,13 @@ def test_period_must_be_positive(period: float) -> None:
     """A period that is no positive time of at least a microsecond is refused."""
     with pytest.raises(ModeTableError, match="period"):
         compile_table(load_spec("monolithic"), period)
+
+
+def test_a_digest_of_sources_is_that_of_their_text() -> None:
+    """SHA-256 of the modules in order, a zero byte between them; and a table's numbers cannot be written to."""
+    texts = [Path(state.__file__).read_bytes(), Path(engine.__file__).read_bytes()]
+    assert source_digest(("state", "engine")) == hashlib.sha256(b"\0".join(texts)).hexdigest()
+    assert not compiled("monolithic").block.flags.writeable
 
 
 def test_a_microsecond_is_a_period() -> None:
