@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from safeguard.controllers.proposal import numbers
 from safeguard.core.config import ShieldConfig
 from safeguard.core.enums import Mode
 from safeguard.core.errors import ConfigError
@@ -82,7 +83,7 @@ class People:
 
 def joint_velocities(velocity: ArrayLike, joints: tuple[str, ...], most: Vector) -> Vector:
     """One real number of at most ``most`` (rad/s) for every joint, shape (n,), or a ``ConfigError``."""
-    wanted = _real_numbers(velocity)
+    wanted = numbers(velocity)
     if wanted.shape != (len(joints),) or not np.isfinite(wanted).all():
         raise ConfigError(
             f"jog: velocity must be {len(joints)} finite numbers in rad/s, one each for {', '.join(joints)}; "
@@ -93,12 +94,3 @@ def joint_velocities(velocity: ArrayLike, joints: tuple[str, ...], most: Vector)
         j = int(fast.argmax())
         raise ConfigError(f"jog: {wanted[j]:g} rad/s for {joints[j]} is beyond its limit of {most[j]:g} rad/s")
     return frozen_array(wanted)
-
-
-def _real_numbers(given: ArrayLike) -> Vector:
-    """As an array, empty if it is something else."""
-    try:
-        array = np.asarray(given)
-    except (TypeError, ValueError):  # ragged
-        return np.empty(0)
-    return array.astype(float) if array.dtype.kind in "fiu" else np.empty(0)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from safeguard.controllers import SafetyFilter
+from safeguard.controllers.proposal import numbers
 from safeguard.controllers.task import TaskSpace
 from safeguard.core.certificate import Certificate
 from safeguard.core.enums import FilterStatus, NominalKind
@@ -307,8 +308,5 @@ class _RawDrive:
 
 def _reals(given: object, n: int) -> Vector:
     """``given`` if it is ``n`` real numbers, else NaN, shape (n,)."""
-    try:
-        array = np.asarray(given)
-    except ValueError:  # ragged
-        return np.full(n, np.nan)
-    return array.astype(float) if array.shape == (n,) and array.dtype.kind in "fiu" else np.full(n, np.nan)
+    array = numbers(given)
+    return array if array.shape == (n,) else np.full(n, np.nan)
