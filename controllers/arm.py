@@ -234,7 +234,7 @@ class ArmPlatform:
 
     def _raw_torque(self, state: RobotState, nominal: Nominal, a: Vector | None) -> Vector:
         dynamics = self.safety_filter.dynamics
-        dynamics.update(state.q, state.v)
+        dynamics.during(state.q, state.v, self.safety_filter.dt)
         if a is not None:
             return dynamics.torque(a)
         if nominal.kind is NominalKind.TORQUE:

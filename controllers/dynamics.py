@@ -13,7 +13,11 @@ from safeguard.core.types import Vector
 class Dynamics:
     """Mass matrix and bias forces of the last state given to ``update``.
 
+    A command is held for a period, and what it does is asked at the period's end: ``during`` takes the configuration in
+    its middle. The speeds stay those of its begin, as those of the middle depend on the command.
+
     Attributes:
+        q: where they were evaluated, shape (n,), rad.
         M: mass matrix with armature, shape (n, n), kg·m².
         h: bias forces with friction, shape (n,), N·m.
         gravity: its part of h, shape (n,), N·m.
@@ -27,6 +31,7 @@ class Dynamics:
         self._frictionless = not robot.coulomb.any()
         self._inverse = InverseDynamics(robot)
         self._wanted = np.ones(robot.n, dtype=bool)
+        self.q = np.zeros(robot.n)
         self.M = np.zeros((robot.n, robot.n))
         self.h = np.zeros(robot.n)
         self.gravity = np.zeros(robot.n)
@@ -34,9 +39,13 @@ class Dynamics:
     def update(self, q: Vector, v: Vector) -> None:
         """Evaluate at (q, v), each of shape (n,)."""
         pin.computeAllTerms(self._model, self.data, q, v)
-        self.M = self.data.M
+        self.q, self.M = q, self.data.M
         self.h = self._bias(v, self.data.nle)
         self.gravity = self.data.g
+
+    def during(self, q: Vector, v: Vector, dt: float) -> None:
+        """Evaluate for a period of ``dt`` s that begins at (q, v)."""
+        self.update(q + (0.5 * dt) * v, v)
 
     def torque(self, a: Vector) -> Vector:
         """τ = M a + h at the last state, shape (n,), N·m."""

@@ -200,7 +200,7 @@ class SafetyFilter:
 
     def _decided(self, state: RobotState, nominal: Nominal, envelope: Envelope) -> FilterResult:
         """The result for the state in which the command will act."""
-        self.dynamics.update(state.q, state.v)
+        self.dynamics.during(state.q, state.v, self.dt)
         problem = self._pose(state, nominal, envelope, self._last_torque)
         if problem is None:
             return self._run_backup(
@@ -230,7 +230,7 @@ class SafetyFilter:
             self._in_flight.begin(None)
         else:
             state = self._in_flight.predicted(state)
-            self.dynamics.update(state.q, state.v)
+            self.dynamics.during(state.q, state.v, self.dt)
         return self._given(self._run_backup(state, None, SolverStatus.SKIPPED, 0, ""))
 
     def refused(self, refusal: str, solver: SolverStatus = SolverStatus.SKIPPED, iterations: int = 0) -> FilterResult:
@@ -300,7 +300,7 @@ class SafetyFilter:
         refusal = self._end_refusal(plan)
         if refusal:
             return refusal
-        joints = self._stop_torque.uncertain(dynamics.M.T, dynamics.gravity, problem.q, plan)
+        joints = self._stop_torque.uncertain(dynamics.M.T, dynamics.gravity, dynamics.q, plan)
         if joints is not None:
             torques, speeds = self._stop_torque.along(plan, joints)
             refusal = self._checker.torque_refusal(torques, self._stop_share, speeds)
@@ -361,7 +361,7 @@ class SafetyFilter:
         refusal: str,
         problem: Problem | None = None,
     ) -> FilterResult:
-        """One tick of the stored stop; the dynamics are already at ``state``."""
+        """One tick of the stored stop; the dynamics are already those of the period from ``state`` on."""
         plan = self._plan
         assert plan is not None
         self._clock = self._clock + self._dt_ns if state is None or state.t <= self._clock else state.t
@@ -369,7 +369,7 @@ class SafetyFilter:
         q_ref, v_ref = plan.at(elapsed)
         forward = plan.acceleration(elapsed, self.dt)
         if state is None:
-            self.dynamics.update(q_ref, v_ref)
+            self.dynamics.during(q_ref, v_ref, self.dt)
         tau, a = self._tracking(state, q_ref, v_ref, forward)
         refused = self._checker.torque_refusal(tau, v=self._checker.speeds(v_ref if state is None else state.v, a))
         if refused:

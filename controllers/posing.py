@@ -26,7 +26,7 @@ class Posing:
         dt: control period, s.
         config: of the filter.
         figures: what was made of it.
-        dynamics: at the state of the tick.
+        dynamics: of the period that the tick decides.
         clearance, speed, checker: the filter's own.
     """
 
@@ -52,7 +52,7 @@ class Posing:
     def __call__(
         self, state: RobotState, nominal: Nominal, envelope: Envelope, last_torque: Vector | None
     ) -> Problem | None:
-        """The problem at a state, where ``dynamics`` are; None if the proposal is not usable.
+        """The problem at a state, whose period ``dynamics`` are for; None if the proposal is not usable.
 
         ``last_torque`` is what went out in the tick before, shape (n,), N·m, where a comfortable rate counts from.
         """

@@ -50,7 +50,7 @@ class InFlight:
             if torque is None:
                 q = q + v * dt
                 continue
-            self._dynamics.update(q, v)
+            self._dynamics.during(q, v, dt)
             v_next = v + self._dynamics.acceleration(torque) * dt
             q, v = q + (v + v_next) * (0.5 * dt), v_next
         return RobotState(q, v, state.t + self._ticks * self._dt_ns)

@@ -39,7 +39,7 @@ def tracking_law(filt: SafetyFilter, state: RobotState) -> Vector:
     """The backup's torque, from its documented law and the stored stop alone."""
     plan, dynamics = filt.plan, Dynamics(panda())
     assert plan is not None
-    dynamics.update(state.q, state.v)
+    dynamics.during(state.q, state.v, PERIOD)
     s = (state.t - plan.t0) * 1e-9
     (q_ref, v_ref), (_, v_after) = plan.at(s), plan.at(s + PERIOD)
     omega = FAST.brake.omega_radps
@@ -50,7 +50,7 @@ def tracking_law(filt: SafetyFilter, state: RobotState) -> Vector:
 def raw_torque(state: RobotState, proposal: Vector) -> Vector:
     """What the proposal amounts to, unfiltered."""
     dynamics = Dynamics(panda())
-    dynamics.update(state.q, state.v)
+    dynamics.during(state.q, state.v, PERIOD)
     return dynamics.M @ proposal + dynamics.h
 
 

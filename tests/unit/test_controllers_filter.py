@@ -58,7 +58,7 @@ def next_tick(state: RobotState, k: int = 1) -> RobotState:
 
 def test_each_kind_of_proposal_means_its_motion(filt: SafetyFilter) -> None:
     """Torque, acceleration, velocity and position requests for one gentle motion give that motion's torque."""
-    filt.dynamics.update(MOVING.q, MOVING.v)
+    filt.dynamics.during(MOVING.q, MOVING.v, DT)
     a = np.full(7, 0.4)
     tau = filt.dynamics.torque(a)
     kp, kd = np.full(7, 50.0), np.full(7, 4.0)
