@@ -172,12 +172,16 @@ def corners_apart(plan: StopPlan, resting: Flags, groups: Indices) -> tuple[Vect
         resting: joints whose coming to rest counts, shape (n,).
         groups: number of every joint's group, from 0, shape (n,).
     """
-    n = len(groups)
-    room = 2 * n + 1 + _BETWEEN
-    q, v, a = np.empty((3, n, room + -room % LANES))
-    columns = np.empty(n, dtype=np.int64)
+    (q, v, a), columns = room_for_corners(len(groups))
     k = stop_corners(plan.q0, plan.v0, plan.a_brake, resting, groups, q, v, a, columns)
     return q, v, a, columns, k
+
+
+def room_for_corners(n: int) -> tuple[tuple[Vector, Vector, Vector], Indices]:
+    """Arrays that hold the corners of any stop of ``n`` joints, as ``stop_corners`` fills them."""
+    room = 2 * n + 1 + _BETWEEN
+    q, v, a = np.empty((3, n, room + -room % LANES))
+    return (q, v, a), np.empty(n, dtype=np.int64)
 
 
 def braking_deceleration(robot: RobotModel, config: BrakeConfig) -> Vector | None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from safeguard.controllers.viability import braking_point, stop_position
+from safeguard.controllers.viability import braking_point
 from safeguard.core.curves import TorqueCurves, VelocityCurves
 from safeguard.core.limits import Limits
-from safeguard.core.types import Vector
+from safeguard.core.types import Vector, everywhere
 
 _ROUNDING = 1e-9
 _QUANTITIES = ("speed", "acceleration", "upper stop", "lower stop")
@@ -31,6 +31,10 @@ class Checker:
     def __init__(self, limits: Limits, joints: tuple[str, ...], a_brake: Vector, dt: float) -> None:
         self._limits, self._joints, self._a_brake, self._dt = limits, joints, a_brake, dt
         self._most = np.array((limits.v_max, limits.a_max, limits.q_max, -limits.q_min)) + _ROUNDING
+        self._period, self._half = np.full(len(joints), dt), np.full(len(joints), 0.5 * dt)
+        self._twice_brake = 2.0 * a_brake
+        self._value = np.empty((4, len(joints)))
+        self._rows = tuple(self._value)
 
     def speeds(self, v: Vector, a: Vector) -> Vector | None:
         """The speeds between which a command acts, where torque limits depend on them, shape (2, n), rad/s."""
@@ -47,8 +51,9 @@ class Checker:
 
     def _limit_refusal(self, q: Vector, v: Vector, a: Vector) -> str:
         value = self._consequences(q, v, a)
-        if (value <= self._most).all():  # False for NaN
+        if everywhere(value <= self._most):  # False for NaN
             return ""
+        value = value.copy()
         braked = self._consequences(q, v, braking_point(v, self._a_brake, self._dt))
         most = np.maximum(self._most, braked + _ROUNDING)
         within = value <= most
@@ -89,29 +94,31 @@ class Checker:
         return np.array(passed)
 
     def _consequences(self, q: Vector, v: Vector, a: Vector) -> Vector:
-        """Speed after the period, acceleration, and where the stop ends, both ways, shape (4, n)."""
-        v_next, value = v + a * self._dt, np.empty((4, len(q)))
-        np.abs(v_next, out=value[0])
-        np.abs(a, out=value[1])
-        value[2] = stop_position(q + (0.5 * self._dt) * (v + v_next), v_next, self._a_brake)
-        np.negative(value[2], out=value[3])
-        return value
+        """Speed after the period, acceleration, where the stop ends, both ways; shape (4, n), until the next call."""
+        speed, size, end, below = self._rows
+        v_next = v + a * self._period
+        np.abs(v_next, speed)
+        np.abs(a, size)
+        np.add(q + self._half * (v + v_next), v_next * speed / self._twice_brake, end)
+        np.negative(end, below)
+        return self._value
 
-    def torque_refusal(self, tau: Vector, share: float | Vector = 1.0, v: Vector | None = None) -> str:
+    def torque_refusal(self, tau: Vector, share: float | Vector | None = None, v: Vector | None = None) -> str:
         """Why torques of shape (n,) or (k, n) exceed ``share`` of the torque limits, or "".
 
         Args:
             tau: N·m.
-            share: of the limits, a number or one a joint.
+            share: of the limits, a number or one a joint; all of them if there is none.
             v: the speeds at which the torques act, of the same shape or (k, n) for one torque at several speeds, rad/s.
                 Limits that depend on speed are those of infinite speed without them.
         """
         curves, tau_max = self._limits.torque_curves, self._limits.tau_max
         if curves is not None:
-            return self._curved_torque_refusal(curves, tau, share, np.full(len(tau_max), np.inf) if v is None else v)
-        size, limit = np.abs(tau), share * tau_max
+            v = np.full(len(tau_max), np.inf) if v is None else v
+            return self._curved_torque_refusal(curves, tau, 1.0 if share is None else share, v)
+        size, limit = np.abs(tau), tau_max if share is None else share * tau_max
         within = size <= limit  # False for NaN
-        if within.all():
+        if everywhere(within):
             return ""
         worst = size.reshape(-1, len(self._joints)).max(axis=0)
         j = int(np.argmax(~within.reshape(-1, len(self._joints)).all(axis=0)))

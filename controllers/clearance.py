@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 
 import numpy as np
 import pinocchio as pin
-from numpy.typing import NDArray
 
 from safeguard.controllers import capsules as kernels
 from safeguard.controllers.brake import StopPlan
 from safeguard.controllers.shapes import CAPSULES, Capsules
+from safeguard.controllers.steering import steer
 from safeguard.controllers.stop_proof import GAIN, LEAST_GAIN, PROVED, ROUNDING, prove
+from safeguard.core.compiled import private
 from safeguard.core.config import ClearanceConfig
 from safeguard.core.robot import RobotModel
-from safeguard.core.types import Indices, Vector
-
-Flags = NDArray[np.bool_]
+from safeguard.core.types import Flags, Indices, Vector
 
 _SHARES = 1.0 - np.sqrt(1.0 - np.linspace(0.0, 1.0, 5))  # moments of a stop: equal steps of a braking joint
 _ANY_NORMAL = np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
@@ -26,7 +25,7 @@ _SEED, _SAMPLES = 11, 64  # configurations in which pairs are seen at their wide
 _UNIT = 0.25  # the square of a normal that is shorter is undefined
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Distances:
     """Signed distances of all kept pairs at one configuration.
 
@@ -43,7 +42,7 @@ class Distances:
     frames: Vector
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClearanceRows:
     """Rows ``C a ≥ bound`` for the pairs that the planned stop brings nearest.
 
@@ -66,8 +65,8 @@ class ClearanceRows:
     def relaxed(self, point: Vector) -> ClearanceRows:
         """The same rows, each relaxed as far as ``point`` needs, shape (n,), rad/s², and no further."""
         wanted = self.bound + self.slack
-        bound = np.minimum(wanted, self.C @ point)
-        return replace(self, bound=bound, slack=wanted - bound)
+        bound = np.minimum(wanted, self.C.dot(point))
+        return ClearanceRows(self.pairs, self.slots, self.C, bound, wanted - bound, self.length)
 
 
 class Clearance:
@@ -82,11 +81,9 @@ class Clearance:
     Attributes:
         names: of the pairs.
         floors: what every sample and what every point of a stop must keep, shape (2, pairs), m.
-        now, end: distances at the state that ``rows`` saw last, and where the planned stop from there ends.
+        now, end: distances at the state that ``rows`` saw last, and where the planned stop from there ends; the next
+            call replaces what they hold.
     """
-
-    now: Distances
-    end: Distances
 
     def __init__(self, robot: RobotModel, config: ClearanceConfig, tube: Vector | None = None) -> None:
         self.names = robot.collision.names
@@ -96,6 +93,12 @@ class Clearance:
         self._all_capsules = bool(self._capsules.all())
         n, pieces, pairs, samples = robot.n, len(self._shapes.pieces), len(self.names), len(_SHARES)
         self._path, self._ends = np.zeros((samples, n)), np.zeros((samples, pieces, 6))
+        self._frames = np.zeros((samples, n + 1, 12))
+        self._distances, self._known = np.zeros((samples, pairs)), np.zeros((samples, pairs), dtype=bool)
+        self.now, self.end = (
+            Distances(self._path[m], self._distances[m], self._known[m], self._frames[m : m + 1])
+            for m in (0, samples - 1)
+        )
         self._least, self._when = np.zeros(pairs), np.zeros(pairs, dtype=np.int64)
         self._wrenches, self._memory = np.tile(_ANY_NORMAL, (pairs, 1)), np.zeros((4 * pairs, 19))
         off = np.zeros(pairs) if tube is None else robot.collision.reach @ tube
@@ -106,14 +109,13 @@ class Clearance:
         self._zone = self._row + config.zone_m
         self._every, self._some, self._found = np.arange(pairs), np.zeros(pairs, dtype=np.int64), np.zeros(2)
         self._seats, self._keep = np.full(pairs, -1), np.full(pairs, -inf)
-        self._reach, self._between = robot.collision.reach, robot.collision.between
+        self._reach, self._between = robot.collision.reach, private(robot.collision.between)
         self._furthest = self._reach.max(axis=0, initial=0.0)
         self._data = robot.pin_model.createData()
         self._placed = robot.collision.geometry.createData()
         self._results = list(self._placed.distanceResults)
         self._requests = list(self._placed.distanceRequests)
-        none, nothing = np.zeros(0, dtype=np.intp), np.zeros(0)
-        self._no_rows = ClearanceRows(none, none, np.zeros((0, n)), nothing, nothing, nothing)
+        self._no_rows = _empty_rows(0, n)
 
     def reset(self) -> None:
         """Forget which pair had which row, the last good normals, how far links were, where searches ended."""
@@ -122,7 +124,7 @@ class Clearance:
     def measure(self, q: Vector) -> Distances:
         """Distances at ``q``."""
         d, frames = np.empty(len(self.names)), np.empty((1, self._robot.n + 1, 12))
-        kernels.measure(self._shapes, q.reshape(1, -1), frames, d)
+        kernels.measure(*self._shapes, q.reshape(1, -1), frames, d)
         return Distances(q, d, self._capsules.copy(), frames)
 
     def nearest(self, distances: Distances) -> tuple[str, float]:
@@ -130,10 +132,10 @@ class Clearance:
         if len(self.names) == 0:
             return "", inf
         if self._all_capsules:
-            pair = int(distances.d.argmin())
+            pair = kernels.smallest(distances.d)
             return self.names[pair], float(distances.d[pair])
         while True:
-            pair = kernels.nearest(self._shapes, distances.frames, distances.d, distances.exact, self._memory)
+            pair = kernels.nearest(*self._shapes, distances.frames, distances.d, distances.exact, self._memory)
             if pair >= 0:
                 return self.names[pair], float(distances.d[pair])
             self._refine(distances, np.array([-1 - pair]))
@@ -173,58 +175,39 @@ class Clearance:
         more: it brakes, and leads away from what is too near, with at most half the planned deceleration; where there
         is none it is ``brake`` itself. With ``away`` no distance with a row may fall at all: there is no excess.
         """
-        shapes, samples, pairs = self._shapes, len(_SHARES), len(self.names)
-        distances, frames = np.empty((samples, pairs)), np.empty((samples, len(q) + 1, 12))
-        known = np.empty((samples, pairs), dtype=bool)
-        known[:] = self._capsules
-        kernels.sweep(
-            shapes, q, v, a_plan, _SHARES, self._zone, self._path, frames, self._ends, distances,
-            self._least, self._when,
+        count = kernels.sweep(
+            *self._shapes, q, v, a_plan, lower, upper, dt, _SHARES, self._zone, self._furthest, self._path,
+            self._frames, self._ends, self._distances, self._known, self._least, self._when, self._memory,
+            self._wrenches, self._some,
         )  # fmt: skip
-        self.now = Distances(q, distances[0], known[0], frames[:1])
-        self.end = Distances(self._path[-1].copy(), distances[-1], known[-1], frames[-1:])
-        near = self._near(v, a_plan, lower, upper, dt, frames, distances, known)
-        if not self._all_capsules and len(vague := near[~known[self._when[near], near]]):
-            self._sharpen(distances, known, frames, vague)
-            near = self._near(v, a_plan, lower, upper, dt, frames, distances, known)
-        if len(near) == 0:
+        if not self._all_capsules and self._sharpen(self._some[:count]):
+            count = kernels.nearby(
+                *self._shapes, v, a_plan, lower, upper, self._furthest, dt, self._zone, self._frames, self._ends,
+                self._distances, self._known, self._least, self._when, self._memory, self._wrenches, self._some,
+            )  # fmt: skip
+        self.now.q = q
+        if count == 0:
             self._seats[:] = -1
             return self._no_rows, brake
-        near, slots = self._seat(near)
-        k, retreat = len(near), np.empty(len(q))
-        C, bound, slack, length = np.empty((k, len(q))), np.empty(k), np.empty(k), np.empty(k)
-        decay = dt / self._config.decay_s
-        leads = kernels.steer(
-            shapes, near, v, a_plan, brake, lower, upper, _SHARES, self._least, self._when, frames, self._between,
-            self._wrenches, self._row, decay, 0.0 if away else decay, dt, C, bound, slack, length, retreat,
+        config, k = self._config, min(count, self._config.slots)
+        rows, retreat, decay = _empty_rows(k, len(q)), np.empty(len(q)), dt / config.decay_s
+        leads = steer(
+            self._shapes.joints, self._some[:count], config.slots, config.hysteresis_m, v, a_plan, brake, lower, upper,
+            _SHARES, self._least, self._when, self._frames, self._between, self._wrenches, self._row, decay,
+            0.0 if away else decay, dt, self._seats, rows.pairs, rows.slots, rows.C, rows.bound, rows.slack,
+            rows.length, retreat,
         )  # fmt: skip
-        return ClearanceRows(near, slots, C, bound, slack, length), retreat if leads else brake
+        return rows, retreat if leads else brake
 
-    def _near(
-        self, v: Vector, a_plan: Vector, lower: Vector, upper: Vector, dt: float,
-        frames: Vector, distances: Vector, known: Flags,
-    ) -> Indices:  # fmt: skip
-        count = kernels.nearby(
-            self._shapes, v, a_plan, lower, upper, self._furthest, dt, self._zone, frames, self._ends,
-            distances, known, self._least, self._when, self._memory, self._wrenches, self._some,
-        )  # fmt: skip
-        return self._some[:count].copy()
-
-    def _sharpen(self, distances: Vector, known: Flags, frames: Vector, near: Indices) -> None:
-        """Distances, normals and points by coal of near pairs, at the sample where their capsules come nearest."""
-        for m in np.unique(self._when[near]).tolist():
-            pairs = near[self._when[near] == m]
-            self._refine(Distances(self._path[m], distances[m], known[m], frames[m : m + 1]), pairs, keep=True)
-            self._least[pairs] = distances[m, pairs]
-
-    def _seat(self, near: Indices) -> tuple[Indices, Indices]:
-        """(pairs, their slots): the nearest ones; a pair keeps its slot as long as it is among them.
-
-        Who sits has an advantage of ``hysteresis_m``, so that two pairs do not take turns.
-        """
-        slots, config = np.empty((2, self._config.slots), dtype=np.int64), self._config
-        k = kernels.seat(near, self._least, config.slots, config.hysteresis_m, self._seats, slots[0], slots[1])
-        return slots[0, :k], slots[1, :k]
+    def _sharpen(self, near: Indices) -> bool:
+        """Ask coal about near pairs that need it, at the sample where their capsules come nearest; whether any did."""
+        vague = near[~self._known[self._when[near], near]]
+        for m in np.unique(self._when[vague]).tolist():
+            pairs = vague[self._when[vague] == m]
+            at = Distances(self._path[m], self._distances[m], self._known[m], self._frames[m : m + 1])
+            self._refine(at, pairs, keep=True)
+            self._least[pairs] = self._distances[m, pairs]
+        return len(vague) > 0
 
     # -- the proof ------------------------------------------------------------------------------------
 
@@ -246,7 +229,7 @@ class Clearance:
 
     def _prove(self, now: Distances, end: Distances, plan: StopPlan, among: Indices) -> int:
         return prove(
-            self._shapes, self._furthest, self.floors, now.q, now.d, now.exact, self._keep, end.q, end.d,
+            *self._shapes, self._furthest, self.floors, now.q, now.d, now.exact, self._keep, end.q, end.d,
             plan.q0, plan.v0, plan.a_brake, among, self._config.path_samples, self._memory, self._some, self._found,
         )  # fmt: skip
 
@@ -302,6 +285,11 @@ class Clearance:
                     wrench[:3] = x, y, z
                 wrench[3:] = result.getNearestPoint1()
         return np.array(found)
+
+
+def _empty_rows(k: int, n: int) -> ClearanceRows:
+    whole, empty = np.intp, np.empty
+    return ClearanceRows(empty(k, whole), empty(k, whole), empty((k, n)), empty(k), empty(k), empty(k))
 
 
 def _widest(robot: RobotModel) -> Vector:

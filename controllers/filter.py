@@ -13,6 +13,7 @@ never soft: whatever the program does, the checker refuses a torque beyond τ_ma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import Literal
 
 import numpy as np
@@ -30,8 +31,9 @@ from safeguard.controllers.program import TIGHTEN, Problem, Program
 from safeguard.controllers.proposal import numbers
 from safeguard.controllers.speed import SpeedCaps
 from safeguard.controllers.stop_torque import StopTorque
-from safeguard.controllers.viability import begins_and_ends_well, least_margins, next_state, stop_position
+from safeguard.controllers.viability import begins_and_ends_well, least_margins, next_state, slower, stop_position
 from safeguard.core.certificate import Certificate
+from safeguard.core.compiled import private
 from safeguard.core.config import FilterConfig, SpeedConfig
 from safeguard.core.enums import FilterStatus, Frame, NominalKind, SolverStatus
 from safeguard.core.errors import ConfigError
@@ -45,12 +47,14 @@ from safeguard.core.types import (
     Nominal,
     RobotState,
     Vector,
+    everywhere,
     frozen_array,
     sealed,
 )
 
 _FEEDBACK = 1.0 - 1e-6  # share of the limits that feedback may fill; the rest is rounding
 _WANTS = 0.05  # share of the acceleration limits; a proposal of less does not ask for motion
+_KINDS = tuple(map(NominalKind, ("torque", "acceleration", "velocity", "position", "twist", "pose")))
 
 
 @dataclass(slots=True)
@@ -101,11 +105,12 @@ class SafetyFilter:
         self._stop_share = made.tau_stop / robot.limits.tau_max
         fastest = TorqueBounds(robot.limits, 1.0, dt).along(np.full(robot.n, np.inf))
         self._stop_torque = StopTorque(robot, made.a_brake, np.minimum(made.tau_stop, self._stop_share * fastest))
+        self._planned, limits = (private(made.q_min), private(made.q_max), private(made.v_most)), robot.limits
+        self._limits = private(limits.q_min), private(limits.q_max), private(limits.v_max), private(limits.tau_max)
         self._end_tolerance = 0.5 * config.margins.position_rad  # the other half is for what the model leaves out
         self._tolerance = TIGHTEN * config.solver.eps_abs
         self._plan: StopPlan | None = None
-        self._clock = 0
-        self._standing = 0
+        self._clock, self._standing = 0, 0
         self._last_torque: Vector | None = None
 
     @property
@@ -174,18 +179,16 @@ class SafetyFilter:
         Raises:
             ConfigError: not exactly one kind of proposal, or a position without gains.
         """
-        given = {"torque": torque, "acceleration": acceleration, "velocity": velocity, "position": position}
-        given |= {"twist": twist, "pose": pose}
-        kinds = [name for name, value in given.items() if value is not None]
-        if len(kinds) != 1:
-            raise ConfigError(f"SafetyFilter takes exactly one of {', '.join(given)}; got {kinds or 'none'}")
-        if kinds[0] == "position" and (kp is None or kd is None):
+        values = (torque, acceleration, velocity, position, twist, pose)  # as in _KINDS
+        given = [(kind, value) for kind, value in zip(_KINDS, values, strict=True) if value is not None]
+        if len(given) != 1:
+            names, got = ", ".join(kind.value for kind in _KINDS), [kind.value for kind, _ in given]
+            raise ConfigError(f"SafetyFilter takes exactly one of {names}; got {got or 'none'}")
+        kind, value = given[0]
+        if kind is NominalKind.POSITION and (kp is None or kd is None):
             raise ConfigError("SafetyFilter: position needs the gains kp and kd")
-        stiffness, damping = (None if gain is None else numbers(gain) for gain in (kp, kd))
-        value = numbers(given[kinds[0]])
-        return self.apply(
-            state, Nominal(NominalKind(kinds[0]), value, stiffness, damping, frame), envelope or FULL_ENVELOPE
-        )
+        stiffness, damping = None if kp is None else numbers(kp), None if kd is None else numbers(kd)
+        return self.apply(state, Nominal(kind, numbers(value), stiffness, damping, frame), envelope or FULL_ENVELOPE)
 
     def apply(self, state: RobotState, nominal: Nominal, envelope: Envelope = FULL_ENVELOPE) -> FilterResult:
         """As calling the filter, with the proposal as a ``Nominal``."""
@@ -214,7 +217,7 @@ class SafetyFilter:
             a = self._speed.within(problem.q, problem.v, a, problem.retreat, self._speed.configured)
         if not status.answered:
             return self._run_backup(state, problem.nominal, status, iterations, "solver did not finish", problem)
-        motion = self._motion(problem, a, self.dynamics.torque(a), state.t)
+        motion = self._motion(problem, a, sealed(self.dynamics.torque(a)), state.t)
         refusal = self._motion_refusal(problem, motion, problem.retreat_rows) or self._stop_refusal(problem, motion)
         if refusal:
             return self._run_backup(state, problem.nominal, status, iterations, refusal, problem)
@@ -255,16 +258,16 @@ class SafetyFilter:
 
     def _motion(self, problem: Problem, a: Vector, tau: Vector, now: int) -> _Motion:
         q_next, v_next = np.empty(len(a)), np.empty(len(a))
-        next_state(problem.q, problem.v, a, self.figures.q_min, self.figures.q_max, self.dt, q_next, v_next)
+        next_state(problem.q, problem.v, a, *self._planned[:2], self.dt, q_next, v_next)
         return _Motion(a, tau, StopPlan(sealed(q_next), sealed(v_next), self.a_brake, now + self._dt_ns))
 
     def _admissible(self, problem: Problem, now: int) -> _Motion | None:
         """The proposal as it is, if it lies within the viable interval and the checker accepts it."""
         a = problem.nominal
-        if not ((problem.lower <= a).all() and (a <= problem.upper).all()):
+        if not (everywhere(problem.lower <= a) and everywhere(a <= problem.upper)):
             return None
-        tau = problem.torque if problem.torque is not None else self.dynamics.torque(a)
-        if problem.smooth is not None and not ((problem.smooth[0] <= tau) & (tau <= problem.smooth[1])).all():
+        tau = problem.torque if problem.torque is not None else sealed(self.dynamics.torque(a))
+        if problem.smooth is not None and not everywhere((problem.smooth[0] <= tau) & (tau <= problem.smooth[1])):
             return None
         motion = self._motion(problem, a, tau, now)
         return None if self._motion_refusal(problem, motion, problem.rows) else motion
@@ -288,8 +291,8 @@ class SafetyFilter:
                 return f"torque and acceleration differ by {residual:.2e} N·m"
         if len(rows.pairs) == 0:
             return ""
-        short = rows.bound - rows.C @ motion.a
-        if (short <= self._tolerance * rows.length).all():
+        short = rows.bound - rows.C.dot(motion.a)
+        if everywhere(short <= self._tolerance * rows.length):
             return ""
         worst = int((short - self._tolerance * rows.length).argmax())
         return f"{self._clearance.names[int(rows.pairs[worst])]}: clearance row short by {short[worst]:.2e} m"
@@ -297,8 +300,7 @@ class SafetyFilter:
     def _stop_refusal(self, problem: Problem, motion: _Motion) -> str:
         """Why the stop from the next state is not a backup: its torques or its clearance."""
         plan, dynamics = motion.plan, self.dynamics
-        refusal = self._end_refusal(plan)
-        if refusal:
+        if refusal := self._end_refusal(plan):
             return refusal
         joints = self._stop_torque.uncertain(dynamics.M.T, dynamics.gravity, dynamics.q, plan)
         if joints is not None:
@@ -313,7 +315,7 @@ class SafetyFilter:
         memory: an arm that brakes worse than its model would slide on. The stored stop has one, and is followed.
         """
         made, begin = self.figures, (plan.q0, plan.v0, plan.a_brake)
-        if begins_and_ends_well(*begin, made.q_min, made.q_max, made.v_most, self._end_tolerance):
+        if begins_and_ends_well(*begin, *self._planned, self._end_tolerance):
             return ""
         end = stop_position(*begin)
         beyond = np.maximum(made.q_min - end, end - made.q_max)
@@ -417,19 +419,17 @@ class SafetyFilter:
 
     def _effort(self, change: Vector) -> float:
         scaled = change / self.robot.limits.a_max
-        return float(np.sqrt(scaled @ scaled))
+        return sqrt(scaled.dot(scaled))
 
     def _margins(self, q: Vector, v: Vector, tau: Vector, distances: Distances) -> Margins:
-        limits = self.robot.limits
         nearest, clearance = self._clearance.nearest(distances)
-        kept = least_margins(q, v, tau, limits.q_min, limits.q_max, limits.v_max, limits.tau_max)
-        return Margins(*kept, clearance, nearest)
+        return Margins(*least_margins(q, v, tau, *self._limits), clearance, nearest)
 
     def _is_stuck(self, state: RobotState, nominal: Vector, status: FilterStatus) -> bool:
         """Standing for a while although the proposal wants to move."""
         held = (
             status is not FilterStatus.ADMISSIBLE
-            and bool(np.abs(state.v).max() < self.config.standstill_radps)
+            and slower(state.v, self.config.standstill_radps)
             and self._effort(nominal) > _WANTS
         )
         self._standing = self._standing + 1 if held else 0

@@ -17,9 +17,9 @@ import numpy as np
 import pinocchio as pin
 from numpy.typing import NDArray
 
-from safeguard.core.compiled import FLAGS, INTS, MATRIX, OUT_MATRIX, VECTOR, kernel, part, types
+from safeguard.core.compiled import FLAGS, INTS, MATRIX, OUT_MATRIX, VECTOR, kernel, part, private, types
 from safeguard.core.robot import RobotModel
-from safeguard.core.types import Vector, frozen_array
+from safeguard.core.types import Vector
 
 Flags = NDArray[np.bool_]
 Indices = NDArray[np.int64]
@@ -211,7 +211,7 @@ class InverseDynamics:
         self._robot, self._coulomb = robot, bool(robot.coulomb.any())
         viscous = np.zeros(robot.n) if self._coulomb else robot.viscous
         self._parents, self._bodies = _tree(robot.pin_model, viscous)
-        self._gravity = frozen_array(np.asarray(robot.pin_model.gravity.linear))
+        self._gravity = private(robot.pin_model.gravity.linear)
         self._work = np.zeros((robot.n + 1, _ROW))
 
     def __call__(self, q: Vector, v: Vector, a: Vector, columns: Indices, wanted: Flags) -> Vector:
@@ -257,7 +257,7 @@ def _tree(model: Any, viscous: Vector) -> tuple[Indices, Vector]:
         bodies[b, 16:22] = second[np.triu_indices(3)]
         bodies[b, 22:] = model.armature[b], viscous[b], turns, not turns
         turned.append(A)
-    return parents, frozen_array(bodies)
+    return parents, bodies
 
 
 def _axis(model: Any, b: int) -> tuple[bool, Vector]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from safeguard.controllers.checker import Checker
@@ -13,6 +15,7 @@ from safeguard.controllers.proposal import wanted
 from safeguard.controllers.speed import SpeedCaps
 from safeguard.controllers.task import TaskSpace
 from safeguard.controllers.viability import JointBounds, led_back
+from safeguard.core.compiled import private
 from safeguard.core.config import FilterConfig
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Envelope, Nominal, RobotState, Vector
@@ -41,9 +44,11 @@ class Posing:
         speed: SpeedCaps | None,
         checker: Checker,
     ) -> None:
-        self._config, self._figures, self._dynamics = config, figures, dynamics
+        self._config, self._dynamics = config, dynamics
         self._clearance, self._speed, self._checker, self._dt = clearance, speed, checker, dt
         self._limits, self._task = robot.limits, TaskSpace(robot, dt, config.task)
+        self._a_plan, self._range = private(figures.a_plan), (private(figures.q_min), private(figures.q_max))
+        self._a_brake, self._omega = private(figures.a_brake), figures.omega
         self._most = (1.0 - 1e-6) * robot.limits.a_max
         self._bounds = JointBounds(
             figures.q_min, figures.q_max, figures.v_max, robot.limits.a_max, figures.a_plan, dt, figures.ceiling
@@ -59,12 +64,11 @@ class Posing:
         torque, a = wanted(nominal, state, self._dynamics, self._task, self._dt)
         if a is None:
             return None
-        q, v = state.q, state.v
-        brake, made = np.empty(len(q)), self._figures
-        led_back(q, v, made.q_min, made.q_max, made.a_brake, self._most, made.omega, self._dt, brake)
+        q, v, brake = private(state.q), private(state.v), np.empty(len(state.q))
+        led_back(q, v, *self._range, self._a_brake, self._most, self._omega, self._dt, brake)
         near = self._config.margins.near_rad if envelope.away else None
         lower, upper = self._bounds(q, v, brake, envelope.velocity, envelope.acceleration, near)
-        rows, retreat = self._clearance.rows(q, v, made.a_plan, brake, lower, upper, self._dt, envelope.away)
+        rows, retreat = self._clearance.rows(q, v, self._a_plan, brake, lower, upper, self._dt, envelope.away)
         retreat_rows, speed = rows, None
         if retreat is not brake:
             retreat = self._allowed(q, v, retreat, brake)
@@ -91,14 +95,12 @@ class Posing:
 
     def _slack(self, rows: ClearanceRows, speed: ClearanceRows | None) -> tuple[tuple[str, float], ...]:
         """(name, amount) of every row that gives way to full braking, m or m/s."""
-        if len(rows.pairs) == 0 and speed is None:
-            return ()
-        least = self._config.slack_tolerance_m
-        found = [
-            (f"clearance:{self._clearance.names[rows.pairs[k]]}", float(rows.slack[k]))
-            for k in np.flatnonzero(rows.slack > least)
-        ]
+        found = self._relaxed("clearance:", self._clearance.names, rows)
         if speed is not None and self._speed:
-            slow = np.flatnonzero(speed.slack > least)
-            found += [(self._speed.names[int(speed.pairs[k])], float(speed.slack[k])) for k in slow]
+            found += self._relaxed("", self._speed.names, speed)
         return tuple(found)
+
+    def _relaxed(self, kind: str, names: Sequence[str], rows: ClearanceRows) -> list[tuple[str, float]]:
+        least, pairs = self._config.slack_tolerance_m, rows.pairs
+        slack: list[float] = rows.slack.tolist()
+        return [(f"{kind}{names[pairs[k]]}", amount) for k, amount in enumerate(slack) if amount > least]

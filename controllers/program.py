@@ -23,6 +23,7 @@ from safeguard.controllers.rescue import make_solver
 from safeguard.controllers.solver import BIG
 from safeguard.controllers.speed import joined
 from safeguard.core.compiled import (
+    COUNT,
     INTS,
     MATRIX,
     NUMBER,
@@ -135,18 +136,34 @@ def fill(
         low[n + r] = min(bound[c] / length[c] + tight, at_brake)
 
 
-@kernel(types.void, VECTOR, MATRIX, VECTOR, VECTOR, NUMBER, OUT_INTS)
-def binding(a: Vector, dense: Vector, low: Vector, high: Vector, tolerance: float, out: Integers) -> None:
-    """For every row of [I; D]: −1 where its lower bound binds at ``a``, 1 for the upper one, else 0."""
-    n = len(a)
-    for r in range(len(low)):
-        value = 0.0
+@kernel(COUNT, VECTOR, MATRIX, VECTOR, VECTOR, INTS, INTS, NUMBER, OUT_INTS)
+def binding(
+    a: Vector,
+    dense: Vector,
+    low: Vector,
+    high: Vector,
+    slots: Integers,
+    pairs: Integers,
+    tolerance: float,
+    out: Integers,
+) -> int:
+    """Fill ``out`` with the bounds that bind at ``a``, and return how many do.
+
+    2 r and 2 r + 1 are the lower and the upper bound of row r, for joints and torques; 4 n + k is that of pair k.
+    """
+    n, count = len(a), 0
+    for r in range(2 * n + len(slots)):
+        row, value = r if r < 2 * n else 2 * n + slots[r - 2 * n], 0.0
         if r < n:
             value = a[r]
         else:
             for k in range(n):
-                value += dense[r - n, k] * a[k]
-        out[r] = -1 if value - low[r] < tolerance else 1 if high[r] - value < tolerance else 0
+                value += dense[row - n, k] * a[k]
+        below, above = value - low[row] < tolerance, high[row] - value < tolerance
+        if below or (above and r < 2 * n):
+            out[count] = 4 * n + pairs[r - 2 * n] if r >= 2 * n else 2 * r if below else 2 * r + 1
+            count += 1
+    return count
 
 
 def _pattern(robot: RobotModel, slots: int) -> Pattern:
@@ -176,13 +193,9 @@ class Program:
         self._rows: ClearanceRows | None = None  # of the last solve
         self._smoothed: tuple[Flags, Flags] | None = None  # joints whose torque bound was a rate, below and above
         self._binds = np.zeros(2 * n + slots, dtype=np.int64)
-        self._pairs = [*(f"clearance:{name}" for name in robot.collision.names), *speed]
-        torque = [f"torque:{joint}" for joint in robot.joints]
-        self._joints = robot.joints
-        self._names = {
-            -1: [f"lower:{joint}" for joint in robot.joints] + torque,
-            1: [f"upper:{joint}" for joint in robot.joints] + torque,
-        }
+        self._names = [f"{side}:{joint}" for joint in robot.joints for side in ("lower", "upper")]
+        self._names += [f"torque:{joint}" for joint in robot.joints for _ in range(2)]
+        self._names += [*(f"clearance:{name}" for name in robot.collision.names), *speed]
 
     def reset(self) -> None:
         """Forget the history of the solver."""
@@ -208,17 +221,17 @@ class Program:
 
     def active(self, problem: Problem, a: Vector) -> tuple[str, ...]:
         """Names of the rows of the last ``solve`` that bind at ``a``."""
-        binding(a, self._dense, self._low, self._high, _ACTIVE * self._eps, self._binds)
-        sides: list[int] = self._binds.tolist()
-        joints, rows = 2 * self._n, self._rows or problem.retreat_rows
-        names = [self._names[side][r] for r, side in enumerate(sides[:joints]) if side]
-        if self._smoothed is not None:
-            low, high = self._smoothed
-            rates = {
-                f"torque:{joint}" for j, joint in enumerate(self._joints) if (low, high)[sides[self._n + j] > 0][j]
-            }
-            names = [f"torque_rate:{name.removeprefix('torque:')}" if name in rates else name for name in names]
-        slots: list[int] = rows.slots.tolist()
-        pairs: list[int] = rows.pairs.tolist()
-        names += [self._pairs[pair] for pair, slot in zip(pairs, slots, strict=True) if sides[joints + slot] < 0]
+        rows = self._rows or problem.retreat_rows
+        count = binding(a, self._dense, self._low, self._high, rows.slots, rows.pairs, _ACTIVE * self._eps, self._binds)
+        bounds: list[int] = self._binds[:count].tolist()
+        if self._smoothed is None:
+            names = [self._names[bound] for bound in bounds]
+        else:
+            names = [self._rate_name(bound, self._smoothed) or self._names[bound] for bound in bounds]
         return tuple(dict.fromkeys(names))
+
+    def _rate_name(self, bound: int, smoothed: tuple[Flags, Flags]) -> str:
+        """The name of a torque bound that was a rate, else ""."""
+        joint, side = divmod(bound - 2 * self._n, 2)
+        rate = 0 <= joint < self._n and bool(smoothed[side][joint])
+        return self._names[bound].replace("torque:", "torque_rate:") if rate else ""

@@ -9,7 +9,7 @@ import numpy as np
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.controllers.task import TaskSpace
 from safeguard.core.enums import NominalKind
-from safeguard.core.types import Nominal, RobotState, Vector
+from safeguard.core.types import Nominal, RobotState, Vector, everywhere
 
 _LARGEST = 1e9  # in any unit; what is beyond is not a proposal
 
@@ -29,11 +29,12 @@ def wanted(nominal: Nominal, state: RobotState, dynamics: Dynamics, task: TaskSp
     A velocity is to be reached within the period; a position is the torque kp (q* − q) − kd v.
     """
     value, n = nominal.value, len(state.q)
-    if nominal.kind in (NominalKind.TWIST, NominalKind.POSE):
+    kind = nominal.kind
+    if kind is NominalKind.TWIST or kind is NominalKind.POSE:
         return None, task.wanted(state, nominal)[0]
     if not _is_vector(value, n):
         return None, None
-    match nominal.kind:
+    match kind:
         case NominalKind.ACCELERATION:
             return None, value
         case NominalKind.VELOCITY:
@@ -53,4 +54,4 @@ Wanted = tuple[Vector | None, Vector | None]
 
 def _is_vector(value: Vector, n: int) -> bool:
     """``n`` numbers, none of them so large that its square overflows a float."""
-    return value.shape == (n,) and bool((np.abs(value) <= _LARGEST).all())  # False for NaN
+    return value.shape == (n,) and everywhere(np.abs(value) <= _LARGEST)  # False for NaN

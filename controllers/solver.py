@@ -10,7 +10,7 @@ own, refuses what it must, and recomputes every row for the point that comes bac
 from __future__ import annotations
 
 from math import inf
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -100,19 +100,15 @@ class Buffers:
 
     def load(self, nominal: Vector, dense: Vector, lower: Vector, upper: Vector, start: Vector) -> bool:
         """Copy the data; False if a solver must not see it: another shape or type, not finite, or l > u."""
-        if not all(map(_fits, (nominal, dense, lower, upper, start), self._shapes)):
-            return False
-        row = np.ascontiguousarray  # of what is contiguous already it is the array itself
-        return take(
-            row(nominal), row(dense), row(lower), row(upper), row(start),
-            self.q, self.D, self.low, self.high, self.x0,
-        )  # fmt: skip
+        given, whole = (nominal, dense, lower, upper, start), True
+        for array, shape in zip(given, self._shapes, strict=True):
+            if type(array) is not np.ndarray or array.shape != shape or array.dtype != _FLOAT:
+                return False
+            whole &= array.flags.c_contiguous
+        if not whole:
+            nominal, dense, lower, upper, start = map(np.ascontiguousarray, given)
+        return take(nominal, dense, lower, upper, start, self.q, self.D, self.low, self.high, self.x0)
 
     def holds(self, x: Vector, tolerance: float) -> bool:
         """Every row of the loaded program holds at ``x`` within ``tolerance``; never true of a NaN."""
         return excess(x, self.D, self.low, self.high) <= tolerance * _ROUNDING
-
-
-def _fits(given: Any, shape: tuple[int, ...]) -> bool:
-    """A plain float64 array of this shape; its layout in memory is free."""
-    return type(given) is np.ndarray and given.shape == shape and given.dtype == _FLOAT

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeguard.controllers.gjk import gap
-from safeguard.controllers.placing import change, move, on_stop, place
+from safeguard.controllers.placing import change, on_stop, place_asked
 from safeguard.controllers.shapes import BOUND, CAPSULES, SHAPES, Capsules
-from safeguard.controllers.touch import touch
+from safeguard.controllers.touch import apart
 from safeguard.core.compiled import (
     COUNT,
     INTS,
@@ -118,18 +118,18 @@ def _visit(
     asked: Vector,
     memory: Vector,
     scratch: Vector,
+    asked_of: Flags,
     d: Vector,
     sure: Flags,
 ) -> None:
     """Distances at row ``at`` of ``path``, or lower bounds of them that are what was asked, and which are which."""
     pieces, points, pairs = shapes.pieces, shapes.points, shapes.pairs
     first = len(pairs) * (3 if path.shape[0] == 1 else at)  # every sample has a memory of its own
-    place(shapes.joints, path, at, frames, 0)
-    move(pieces, frames, ends, 0)
+    place_asked(shapes, path, at, frames, ends, who, m, asked, asked_of)
     for c in range(m):
         if asked[0, c] > -inf:
             k = who[c]
-            d[c] = touch(pieces, ends, 0, pairs[k, 0], pairs[k, 1], scratch, 7)
+            d[c] = apart(pieces, ends, 0, pairs[k, 0], pairs[k, 1])
             sure[c] = pairs[k, 2] == CAPSULES
             if not (sure[c] or d[c] >= asked[0, c]):
                 enough, least = asked[0, c], asked[1, c]
@@ -180,7 +180,7 @@ def _answer(
     return _CLEAR
 
 
-@part
+@leaf
 def _ask_middle(
     shapes: Capsules,
     spans: Vector,
@@ -192,11 +192,11 @@ def _ask_middle(
     facts: Vector,
     who: Integers,
     asked: Vector,
+    moved: Vector,
     ways: Vector,
 ) -> None:
     """What the pairs of the topmost interval need in its middle, and how far the ways to its ends can change them."""
     n, pairs_of, moves = middle.shape[1], shapes.pairs, shapes.moves
-    moved = np.empty((2, n))
     for j in range(n):
         moved[0, j], moved[1, j] = abs(middle[0, j] - spans[top, 0, j]), abs(spans[top, 1, j] - middle[0, j])
     for c in range(counts[top]):
@@ -277,6 +277,7 @@ def _halve(
     frames: Vector,
     ends: Vector,
     scratch: Vector,
+    asked_of: Flags,
     vague: Integers,
     doubts: int,
     found: Vector,
@@ -290,7 +291,7 @@ def _halve(
     n, total, top = len(q0), 0.0, 0
     spans, cells, counts = np.empty((_DEPTH, 2, n + 1)), np.empty((_DEPTH, 3, m)), np.zeros(_DEPTH, dtype=np.int64)
     who, asked, d, sure = np.empty(m, dtype=np.int64), np.empty((2, m)), np.empty(m), np.empty(m, dtype=np.bool_)
-    middle, ways = np.empty((1, n)), np.empty((2, m))
+    middle, moved, ways = np.empty((1, n)), np.empty((2, n)), np.empty((2, m))
     for j in range(n):
         total = max(total, abs(v0[j]) / a_brake[j])
         spans[0, 0, j], spans[0, 1, j] = path[_ENTRY, j], path[_LAST, j]
@@ -304,8 +305,8 @@ def _halve(
             break
         left = 0.5 * (spans[top, 0, n] + spans[top, 1, n])
         on_stop(q0, v0, a_brake, total * (1.0 - sqrt(left)), middle, 0)
-        _ask_middle(shapes, spans, cells, counts, top, middle, pairs, facts, who, asked, ways)
-        _visit(shapes, middle, 0, frames, ends, who, counts[top], asked, memory, scratch, d, sure)
+        _ask_middle(shapes, spans, cells, counts, top, middle, pairs, facts, who, asked, moved, ways)
+        _visit(shapes, middle, 0, frames, ends, who, counts[top], asked, memory, scratch, asked_of, d, sure)
         doubts = _divide(
             shapes, spans, cells, counts, top, middle, left, pairs, facts, ways, d, sure, vague, doubts, found
         )
@@ -323,10 +324,14 @@ def _halve(
 
 
 @kernel(
-    COUNT, SHAPES, VECTOR, MATRIX, VECTOR, OUT, OUT_FLAGS, OUT, *[VECTOR] * 5, INTS, COUNT, OUT_MATRIX, OUT_INTS, OUT
+    COUNT, *SHAPES, VECTOR, MATRIX, VECTOR, OUT, OUT_FLAGS, OUT, *[VECTOR] * 5, INTS, COUNT, OUT_MATRIX, OUT_INTS, OUT
 )  # fmt: skip
 def prove(
-    shapes: Capsules,
+    joints: Vector,
+    pieces: Vector,
+    points: Vector,
+    pairs: Integers,
+    moves: Vector,
     furthest: Vector,
     floors: Vector,
     q: Vector,
@@ -352,22 +357,24 @@ def prove(
     its floor already must keep the most that it has had (``keep``, which is improved), or come away. A refusal puts
     the pair and its distance into ``found``, NaN if ``most`` samples did not prove the stop.
     """
-    n, m, doubts = len(q), len(among), 0
+    shapes, n, m, doubts = Capsules(joints, pieces, points, pairs, moves), len(q), len(among), 0
     path, who, facts, asked = np.empty((3, n)), np.empty(m, dtype=np.int64), np.empty((m, 6)), np.empty((2, m))
     for j in range(n):
         path[_START, j], path[_ENTRY, j] = q[j], q0[j]
         path[_LAST, j] = q0[j] + v0[j] * abs(v0[j]) / (2.0 * a_brake[j])
     m = _suspects(shapes, furthest, floors, path, now, q_end, end, among, keep, who, facts)
-    d, sure = np.empty(m), np.empty(m, dtype=np.bool_)
-    frames, ends, scratch = np.empty((1, n + 1, 12)), np.empty((1, len(shapes.pieces), 6)), np.zeros((8, 12))
+    if m == 0:
+        return PROVED
+    d, sure, asked_of = np.empty(m), np.empty(m, dtype=np.bool_), np.empty(n + len(pieces), dtype=np.bool_)
+    frames, ends, scratch = np.empty((1, n + 1, 12)), np.empty((1, len(pieces), 6)), np.zeros((8, 12))
     for stage in (_START, _LAST, _ENTRY):
         if _questions(stage, floors, now, known, who, facts, m, asked):
-            _visit(shapes, path, stage, frames, ends, who, m, asked, memory, scratch, d, sure)
+            _visit(shapes, path, stage, frames, ends, who, m, asked, memory, scratch, asked_of, d, sure)
         kept = 0
         for c in range(m):
             k = who[c]
             answer = _answer(stage, floors, now, known, keep, k, facts, c, asked, d, sure)
-            if answer == _REFUSE and shapes.pairs[k, 2] < BOUND:
+            if answer == _REFUSE and pairs[k, 2] < BOUND:
                 found[0], found[1] = k, d[c]
                 return REFUSED
             if answer == _KEEP:
@@ -382,5 +389,6 @@ def prove(
     if m == 0:
         return doubts
     return _halve(
-        shapes, path, q0, v0, a_brake, who, facts, m, most, memory, frames, ends, scratch, vague, doubts, found
-    )
+        shapes, path, q0, v0, a_brake, who, facts, m, most, memory, frames, ends, scratch, asked_of, vague, doubts,
+        found,
+    )  # fmt: skip

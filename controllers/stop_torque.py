@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from safeguard.controllers.brake import StopPlan, corners_apart
+from safeguard.controllers.brake import StopPlan, room_for_corners, stop_corners
 from safeguard.controllers.newton_euler import InverseDynamics
-from safeguard.core.compiled import COUNT, INTS, MATRIX, OUT_FLAGS, VECTOR, kernel
+from safeguard.core.compiled import COUNT, INTS, MATRIX, OUT_FLAGS, VECTOR, kernel, private
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Vector
 
@@ -92,8 +92,9 @@ class StopTorque:
         self._couples = np.array([[_carries(robot, i, j) for j in range(robot.n)] for i in range(robot.n)])
         self._groups = _groups(robot)
         self._inverse = InverseDynamics(robot)
+        self._states, self._columns = room_for_corners(robot.n)
         self._open = np.zeros(robot.n, dtype=bool)
-        self._viscous, self._limit = robot.viscous, (1.0 - _ROUNDING) * limit - robot.coulomb
+        self._viscous, self._limit = private(robot.viscous), (1.0 - _ROUNDING) * limit - robot.coulomb
 
     def uncertain(self, M: Vector, gravity: Vector, q: Vector, plan: StopPlan) -> Flags | None:
         """Joints for which a stop that begins near ``q`` may go beyond the limit, shape (n,); None if there are none.
@@ -113,9 +114,12 @@ class StopTorque:
         """Torque of ``joints`` along a stop, 0 for others, and speed of all, shape (k, n), N·m and rad/s.
 
         For each of them wherever its torque can be largest, as ``StopPlan.corners`` says, the joints counting that it
-        carries or that carry it. Limbs that hang on the base apart from each other have moments of their own.
+        carries or that carry it. Limbs that hang on the base apart from each other have moments of their own. The next
+        call replaces the speeds.
         """
-        q, v, a, columns, k = corners_apart(plan, self.coupled(joints), self._groups)
+        (q, v, a), columns = self._states, self._columns
+        resting = self.coupled(joints)
+        k = stop_corners(plan.q0, plan.v0, plan.a_brake, resting, self._groups, q, v, a, columns)
         return self._inverse(q, v, a, columns, joints)[:, :k].T, v[:, :k].T
 
     def coupled(self, joints: Flags) -> Flags:

@@ -27,7 +27,7 @@ from math import inf, sqrt
 
 import numpy as np
 
-from safeguard.core.compiled import MATRIX, NUMBER, OUT, THREE_NUMBERS, VECTOR, kernel, part, types
+from safeguard.core.compiled import MATRIX, NUMBER, OUT, THREE_NUMBERS, VECTOR, kernel, part, private, types
 from safeguard.core.curves import VelocityCurves
 from safeguard.core.types import Vector
 
@@ -179,6 +179,15 @@ def begins_and_ends_well(
     return True
 
 
+@kernel(types.boolean, VECTOR, NUMBER)
+def slower(v: Vector, most: float) -> bool:
+    """Whether all joints are slower than ``most``; no for NaN."""
+    fine = True
+    for j in range(len(v)):
+        fine &= abs(v[j]) < most
+    return fine
+
+
 @kernel(THREE_NUMBERS, *[VECTOR] * 7)
 def least_margins(
     q: Vector, v: Vector, tau: Vector, q_min: Vector, q_max: Vector, v_max: Vector, tau_max: Vector
@@ -245,8 +254,8 @@ class JointBounds:
     ) -> None:
         if ceiling is not None:
             q_min, q_max = np.maximum(q_min, ceiling.q_min), np.minimum(q_max, ceiling.q_max)
-        self.q_min, self.q_max = q_min, q_max
-        self._limits, self._dt, self._ceiling = (v_max, a_max, a_plan), dt, ceiling
+        self.q_min, self.q_max = private(q_min), private(q_max)
+        self._limits, self._dt, self._ceiling = (private(v_max), private(a_max), private(a_plan)), dt, ceiling
 
     def __call__(
         self,

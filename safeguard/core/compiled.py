@@ -23,6 +23,7 @@ from numba.core.caching import FunctionCache
 from numpy.typing import NDArray
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_A = TypeVar("_A", bound=NDArray[Any])
 
 Integers = NDArray[np.int64]
 
@@ -43,6 +44,11 @@ NUMBER = types.float64
 THREE_NUMBERS: Any = cast("Any", types).UniTuple(NUMBER, 3)
 COUNT = types.int64
 FLAG = types.boolean
+
+
+def private(values: _A) -> _A:
+    """A writable copy, for kernels alone: numba takes 0.1 µs longer to see what a read-only array is."""
+    return values.copy()
 
 
 class _Cache(FunctionCache):
@@ -66,6 +72,12 @@ def kernel(result: Any, *arguments: Any) -> Callable[[_F], _F]:
     return compiled
 
 
+def entry(kernel: _F) -> _F:
+    """A kernel without the search for a signature that fits, for arguments that certainly do."""
+    overloads: Any = getattr(kernel, "overloads", None)
+    return kernel if overloads is None else next(iter(overloads.values())).entry_point
+
+
 def part(function: _F) -> _F:
     """Compile a function that kernels call."""
     return cast("_F", numba.njit(error_model="numpy", forceinline=True)(function))
@@ -87,8 +99,9 @@ def sources(kernel: Any) -> str:
 
 def _called(function: FunctionType, seen: set[FunctionType]) -> Iterator[FunctionType]:
     for name in function.__code__.co_names:
-        found = getattr(function.__globals__.get(name), "py_func", None)
-        if found is not None and found not in seen:
+        found = function.__globals__.get(name)
+        found = getattr(found, "py_func", found)
+        if isinstance(found, FunctionType) and found not in seen:
             seen.add(found)
             yield found
             yield from _called(found, seen)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,17 +29,20 @@ from safeguard.core.errors import SpecError
 
 Vector = NDArray[np.float64]
 Indices = NDArray[np.intp]
+Flags = NDArray[np.bool_]
 
 NS_PER_S = 1_000_000_000
+_FLOAT = np.dtype(np.float64)
 
 
 def frozen_array(values: ArrayLike) -> Vector:
     """A read-only float64 copy of ``values``; a read-only array that owns its data is returned as it is."""
-    if isinstance(values, np.ndarray) and not values.flags.writeable and values.base is None:
-        given = cast("Vector", values)
-        if given.dtype == np.float64:
-            return given
-    array: Vector = np.array(values, dtype=np.float64, order="C")
+    if type(values) is np.ndarray and values.dtype == _FLOAT:
+        if not values.flags.writeable and values.base is None:
+            return values
+        array: Vector = values.copy()
+    else:
+        array = np.array(values, dtype=np.float64, order="C")
     array.setflags(write=False)
     return array
 
@@ -49,6 +51,11 @@ def sealed(own: Vector) -> Vector:
     """``own`` itself made read-only; for arrays that nobody else holds, where ``frozen_array`` would copy."""
     own.setflags(write=False)
     return own
+
+
+def everywhere(flags: Flags) -> bool:
+    """Whether all of ``flags`` hold; as ``flags.all()``, which takes four times as long where they are few."""
+    return bool(np.count_nonzero(flags) == flags.size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,13 @@ OBSTACLES: list[dict[str, Any]] = [
 ]
 
 
-@kernel(types.void, SHAPES, BLOCKS, INTS, NUMBER, OUT_MATRIX, OUT_MATRIX, OUT, OUT_FLAGS)
+@kernel(types.void, *SHAPES, BLOCKS, INTS, NUMBER, OUT_MATRIX, OUT_MATRIX, OUT, OUT_FLAGS)
 def gaps(
-    shapes: Capsules,
+    joints: Vector,
+    pieces: Vector,
+    points: Vector,
+    pairs: Integers,
+    moves: Vector,
     frames: Vector,
     chosen: Integers,
     enough: float,
@@ -35,7 +39,7 @@ def gaps(
     known: Any,
 ) -> None:
     """``gap`` of the chosen pairs."""
-    pieces, points, pairs, scratch = shapes.pieces, shapes.points, shapes.pairs, np.empty((7, 12))
+    scratch = np.empty((7, 12))
     for c in range(len(chosen)):
         k = chosen[c]
         d[c], known[c] = gap(pieces, points, pairs, frames, 0, k, np.inf, enough, memory, k, scratch, wrenches, k)
@@ -115,7 +119,7 @@ class Two:
         frames, d, known, wrench = np.zeros((1, 3, 12)), np.empty(1), np.empty(1, dtype=bool), np.zeros((1, 6))
         for row, place in enumerate(places, start=1):
             frames[0, row] = np.append(place.rotation, place.translation)
-        gaps(self._shapes, frames, np.zeros(1, dtype=np.int64), enough, self._memory, wrench, d, known)
+        gaps(*self._shapes, frames, np.zeros(1, dtype=np.int64), enough, self._memory, wrench, d, known)
         return float(d[0]), bool(known[0]), wrench[0]
 
     def between(self, places: tuple[Any, Any], n: Vector) -> float:
@@ -269,12 +273,18 @@ def test_robots(name: str) -> None:
         q = rng.uniform(robot.limits.q_min, robot.limits.q_max)
         pin.computeDistances(model, data, geometry, placed, q)
         truth = np.array([result.min_distance for result in placed.distanceResults])
-        capsules.measure(shapes, q.reshape(1, -1), frames, rough)
+        capsules.measure(*shapes, q.reshape(1, -1), frames, rough)
         assert (rough <= truth + 1e-6 + 1e-6 * np.abs(truth)).all()
-        gaps(shapes, frames, chosen, np.inf, memory, np.zeros((count, 6)), d, known)
+        gaps(*shapes, frames, chosen, np.inf, memory, np.zeros((count, 6)), d, known)
         rounding = 1e-6 + 2e-6 * np.abs(truth[chosen])
         assert (d <= truth[chosen] + rounding).all()
         assert (np.abs(d - truth[chosen]) <= rounding)[known].all()
         assert known[(truth[chosen] > 1e-5) & (kinds[chosen] == CORNERS)].all()
         close += int((known & (truth[chosen] < 0.05)).sum())
     assert close > 15
+
+
+def test_the_smallest_is_the_first_of_equals() -> None:
+    """As ``argmin`` says."""
+    for distances in ([3.0, 1.0, 2.0, 1.0], [0.0], [-1.0, -2.0, np.inf]):
+        assert capsules.smallest(np.array(distances)) == np.argmin(distances)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from safeguard.controllers.viability import JointBounds, braking_point
+from safeguard.controllers.viability import JointBounds, braking_point, slower
 from safeguard.core.types import Vector
 
 JOINTS = 400
@@ -184,3 +184,10 @@ def test_a_joint_beyond_its_limit_can_be_driven_in_but_not_out(side: float) -> N
         assert abs(q[0]) <= 1.05 + ROUNDING
     assert abs(q[0] + side) <= 1e-3
     assert abs(q[0]) <= 1.0 + a_brake * dt * dt / 8.0
+
+
+def test_slower_asks_every_joint_both_ways() -> None:
+    """A joint at the limit, beyond it in either direction, or at no number at all is not slower."""
+    assert slower(np.array([0.9, -0.9]), 1.0)
+    for speed in (1.0, -1.0, 2.0, -2.0, np.nan):
+        assert not slower(np.array([0.0, speed, 0.0]), 1.0)

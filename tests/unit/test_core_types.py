@@ -11,7 +11,7 @@ import pytest
 from safeguard.core import types
 from safeguard.core.enums import Mode, Reference
 from safeguard.core.errors import SpecError
-from safeguard.core.types import ActionSpec, Proposal, RobotState, Sensor, frozen_array, sealed
+from safeguard.core.types import ActionSpec, Proposal, RobotState, Sensor, everywhere, frozen_array, sealed
 
 
 def test_every_dataclass_is_frozen_and_slotted() -> None:
@@ -93,3 +93,13 @@ def test_modes_are_ordered_by_severity() -> None:
 def test_a_decisions_margins_are_its_filters() -> None:
     """``Decision.margins`` is no second truth."""
     assert "margins" not in {f.name for f in fields(types.Decision)}
+
+
+@pytest.mark.parametrize(
+    "flags", [[], [True], [True, False], [[True, True], [True, True]], [[True, True], [False, True]]]
+)
+def test_everywhere_is_all(flags: list[Any]) -> None:
+    """It says of flags of any shape what ``all`` says; a comparison with NaN holds nowhere."""
+    array = np.array(flags, dtype=bool)
+    assert everywhere(array) == array.all()
+    assert not everywhere(np.array([0.0, np.nan]) <= 1.0)
