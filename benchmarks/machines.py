@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, Final, Protocol
 
 from safeguard.core.enums import Authority, Mode
-from safeguard.modes import ModeInputs, ModeOutputs, ModeState, ModeTable, step
+from safeguard.modes import ModeOutputs, ModeState, ModeTable, mode_inputs, step
 from safeguard.modes.table import (
     ACK,
     BEYOND,
@@ -59,7 +59,7 @@ class Ours:
 
     def tick(self, causes: int, ack: bool, standstill: bool) -> ModeOutputs:
         """One tick."""
-        self._state, outputs = step(self._table, self._state, ModeInputs(causes, ack, standstill))
+        self._state, outputs = step(self._table, self._state, mode_inputs(causes, ack, standstill))
         return outputs
 
 

@@ -77,22 +77,11 @@ EQUIVALENT: Final[dict[str, str]] = {
     "_holding: range(min(mode, _ESTOP), _ESTOP + 1) → range(min(mode, _ESTOP), _ESTOP + 2)": "no cause asks for it",
     "_timers: escalations[mode, 0] >= 0 and (not flags & STANDSTILL) → escalations[mode, 0] > 0 and"
     " (not flags & STANDSTILL)": "an escalation leads to something worse, so never to mode 0",
-    "_arrays: return (block[block[0]:block[1]], block[block[1]:block[2]].reshape((block[2] - block[1]) // 3, "
-    "3), block[block[2]:block[3]].reshape((block[3] - block[2]) // 3, 3), block[block[3]:block[4]].reshape((b"
-    "lock[4] - block[3]) // 5, 5), block[block[4]:block[5]].reshape((block[5] - block[4]) // 5, 5), block[blo"
-    "ck[5]:block[6]].reshape((block[6] - block[5]) // 3, 3), block[block[6]:]) → return (block[block[0]:block"
-    "[1]], block[block[1]:block[2]].reshape((block[2] - block[1]) // 3, 3), block[block[2]:block[3]].reshape("
-    "(block[3] - block[2]) // 3, 3), block[block[3]:block[4]].reshape((block[4] - block[3]) // 5, 5), block[b"
-    "lock[4]:block[5]].reshape((block[5] - block[4]) // 4, 5), block[block[5]:block[6]].reshape((block[6] - b"
-    "lock[5]) // 3, 3), block[block[6]:])": "the same for fewer than four capabilities, which no table has",
-    "_arrays: return (block[block[0]:block[1]], block[block[1]:block[2]].reshape((block[2] - block[1]) // 3, "
-    "3), block[block[2]:block[3]].reshape((block[3] - block[2]) // 3, 3), block[block[3]:block[4]].reshape((b"
-    "lock[4] - block[3]) // 5, 5), block[block[4]:block[5]].reshape((block[5] - block[4]) // 5, 5), block[blo"
-    "ck[5]:block[6]].reshape((block[6] - block[5]) // 3, 3), block[block[6]:]) → return (block[block[0]:block"
-    "[2]], block[block[1]:block[2]].reshape((block[2] - block[1]) // 3, 3), block[block[2]:block[3]].reshape("
-    "(block[3] - block[2]) // 3, 3), block[block[3]:block[4]].reshape((block[4] - block[3]) // 5, 5), block[b"
-    "lock[4]:block[5]].reshape((block[5] - block[4]) // 5, 5), block[block[5]:block[6]].reshape((block[6] - b"
-    "lock[5]) // 3, 3), block[block[6]:])": "more floors than there are modes are never asked for",
+    "_arrays: return (block[block[0]:block[1]], rows(block, block[1], block[2], 3), rows(block, block[2], bloc"
+    "k[3], 3), rows(block, block[3], block[4], 5), rows(block, block[4], block[5], 5), rows(block, block[5], b"
+    "lock[6], 3), block[block[6]:]) → return (block[block[0]:block[2]], rows(block, block[1], block[2], 3), ro"
+    "ws(block, block[2], block[3], 3), rows(block, block[3], block[4], 5), rows(block, block[4], block[5], 5),"
+    " rows(block, block[5], block[6], 3), block[block[6]:])": "more floors than there are modes are never asked for",
     "_tell: range(len(arrays[4])) → range(len(arrays[3]))": "what is no capability is never shed",
     "_tell: range(len(arrays[4])) → range(len(arrays[5]))": "what is no capability is never shed",
     "_tell: age = after[start + c] if age == 0 else min(age, after[start + c]) → age = after[start - c] if ag"

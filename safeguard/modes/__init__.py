@@ -2,7 +2,7 @@
 
 from safeguard.modes.certificate import TableCertificate, load_table
 from safeguard.modes.engine import step
-from safeguard.modes.state import ModeInputs, ModeOutputs, ModeState
+from safeguard.modes.state import ModeInputs, ModeOutputs, ModeState, mode_inputs
 from safeguard.modes.table import STRATEGIES, ModeTable, cause_mask, compile_table, load_spec
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "compile_table",
     "load_spec",
     "load_table",
+    "mode_inputs",
     "step",
 ]

@@ -14,8 +14,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from safeguard.core.compiled import COUNT, FLAG, INT_ROWS, INTS, OUT_INTS, kernel, leaf, types
+from safeguard.core.compiled import COUNT, FLAG, INT_ROWS, INTS, OUT_INTS, entry, kernel, leaf, types
 from safeguard.core.enums import Authority, Mode
+from safeguard.core.frozen import FROZEN, freeze, room, rows, thaw
 from safeguard.modes.state import (
     ACKED,
     BUCKETS,
@@ -57,9 +58,10 @@ from safeguard.modes.table import (
 Ints = NDArray[np.int64]
 
 _TYPES: Any = types
-_TOLD: Any = _TYPES.Tuple((_TYPES.UniTuple(COUNT, 4), COUNT, COUNT, FLAG))
-_Told = tuple[tuple[int, int, int, int], int, int, bool]
-"""(mode, rows, bridging, shed), age of what was shed last, why, whether nothing changes."""
+_TOLD: Any = _TYPES.Tuple((FROZEN, _TYPES.UniTuple(COUNT, 2)))
+_INPUTS: Any = _TYPES.NamedTuple((COUNT, FLAG, FLAG, FLAG, FLAG, COUNT, COUNT), ModeInputs)
+_BRIDGING, _SHED, _AGE, _MASK = 3, 4, 32, (1 << 28) - 1
+"""Places in what is said: the mode, whether the backup stands in, what is shed, the age of what was shed last."""
 
 NEXT, WHY, ROWS, BRIDGING, SHED = range(5)
 """Places in what ``advance`` reports: the next mode, rows that brought it about, rows that fired or hold it, whether
@@ -287,46 +289,50 @@ def _arrays(block: Ints) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints]:
     """
     return (
         block[block[0] : block[1]],
-        block[block[1] : block[2]].reshape((block[2] - block[1]) // 3, 3),
-        block[block[2] : block[3]].reshape((block[3] - block[2]) // 3, 3),
-        block[block[3] : block[4]].reshape((block[4] - block[3]) // 5, 5),
-        block[block[4] : block[5]].reshape((block[5] - block[4]) // 5, 5),
-        block[block[5] : block[6]].reshape((block[6] - block[5]) // 3, 3),
+        rows(block, block[1], block[2], 3),
+        rows(block, block[2], block[3], 3),
+        rows(block, block[3], block[4], 5),
+        rows(block, block[4], block[5], 5),
+        rows(block, block[5], block[6], 3),
         block[block[6] :],
     )
 
 
 @leaf
-def _tell(
-    s: Ints, why: int, causes: int, flags: int, shadow: int, available: int, block: Ints, after: Ints
-) -> _Told:  # fmt: skip
-    arrays = _arrays(block)
-    mode, now, rows, bridging, shed = _decide(s, causes, flags, shadow, available, *arrays, after)
+def _tell(s: Ints, inputs: ModeInputs, block: Ints, after: Ints) -> tuple[int, int, bool]:
+    """Fill ``after`` and return (what is said, the rows that say so, whether nothing changed)."""
+    flags = ACK * inputs.ack | STANDSTILL * inputs.standstill | READY * inputs.ready | PERSON * inputs.person
+    arrays, why = _arrays(block), len(s) - 1
+    mode, now, found, bridging, shed = _decide(
+        s[:why], inputs.causes, flags, inputs.shadow, inputs.available, *arrays, after[:why]
+    )
     if mode == s[MODE]:
-        now |= why
-        rows |= now
-    if mode == _NOMINAL:
-        now = 0
+        now |= s[why]
+        found |= now
+    after[why] = now if mode != _NOMINAL else 0
     age, start = 0, BUCKETS + len(arrays[1])
     for c in range(len(arrays[4])):
         if shed >> c & 1:
             age = after[start + c] if age == 0 else min(age, after[start + c])
-    same = now == why
+    same = True
     for k in range(len(s)):
         if after[k] != s[k]:
             same = False
-    return (mode, rows, bridging, shed), age, now, same
+    return age << _AGE | shed << _SHED | bridging << _BRIDGING | mode, found, same
 
 
-@kernel(_TOLD, INTS, *[COUNT] * 5, INTS, OUT_INTS)
-def tick(
-    s: Ints, why: int, causes: int, flags: int, shadow: int, available: int, block: Ints, after: Ints
-) -> _Told:  # fmt: skip
-    """One tick as ``step`` needs it: fill ``after``, return what is told of it.
+@kernel(_TOLD, FROZEN, _INPUTS, FROZEN)
+def tick(state: bytes, inputs: ModeInputs, block: bytes) -> tuple[bytes, tuple[int, int]]:
+    """One tick as ``step`` needs it: the next state, empty where it is the same; (what is said, rows).
 
-    With the table in one piece, for an array costs as much to hand over as many lines of this file to run.
+    As ``bytes``, for an array costs more to hand over than this whole file to run.
     """
-    return _tell(s, why, causes, flags, shadow, available, block, after)
+    s, after = thaw(state), room()
+    what, why, same = _tell(s, inputs, thaw(block), after)
+    return freeze(after[: 0 if same else len(s)]), (what, why)
+
+
+_tick: Final = entry(tick)
 
 
 def step(table: ModeTable, state: ModeState, inputs: ModeInputs) -> tuple[ModeState, ModeOutputs]:
@@ -337,37 +343,37 @@ def step(table: ModeTable, state: ModeState, inputs: ModeInputs) -> tuple[ModeSt
     rest = state.rest
     if rest is not None and rest[1] == inputs and rest[0] is table:
         return state, rest[2]
-    numbers = state.numbers
-    after = numbers.copy()
-    told, age, why, same = tick(
-        numbers, state.why, inputs.causes, inputs.flags, inputs.shadow, inputs.available, table.block, after
-    )
-    outputs = _outputs(table, told, age)
-    if same:
-        state.rest = table, inputs, outputs
-        return state, outputs
-    after.setflags(write=False)
-    return ModeState(after, why), outputs
+    after, told = _tick(state.frozen, inputs, table.block)
+    outputs = table.said.get(told) or _outputs(table, told)
+    if after:
+        following = ModeState()
+        following.frozen, following.rest = after, None
+        return following, outputs
+    state.rest = table, inputs, outputs
+    return state, outputs
 
 
-def _outputs(table: ModeTable, told: tuple[int, int, int, int], age: int) -> ModeOutputs:
+def _outputs(table: ModeTable, told: tuple[int, int]) -> ModeOutputs:
     """What was told, in words; the same object for the same."""
-    key = (*told, min(age, len(table.degraded[told[3]][1]))) if age else told
-    found: ModeOutputs | None = table.said.get(key)
+    what, rows = map(int, told)  # interpreted they are numpy's
+    age, shed = what >> _AGE, what >> _SHED & _MASK
+    if age:
+        what -= age - min(age, len(table.degraded[shed][1])) << _AGE
+    found: ModeOutputs | None = table.said.get((what, rows))
     if found is None:
         if len(table.said) >= _REMEMBERED:
             table.said.clear()
-        found = table.said[key] = _worded(table, told, age)
+        found = table.said[what, rows] = _worded(table, what, rows)
     return found
 
 
-def _worded(table: ModeTable, told: tuple[int, int, int, int], age: int) -> ModeOutputs:
-    mode, rows, bridging, shed = map(int, told)  # interpreted they are numpy's
-    authority, envelope, name = table.authority[mode], table.envelope[mode], ""
+def _worded(table: ModeTable, what: int, rows: int) -> ModeOutputs:
+    mode, shed, name = what & 7, what >> _SHED & _MASK, ""
+    authority, envelope = table.authority[mode], table.envelope[mode]
     if shed:
         name, envelopes = table.degraded[shed]
-        envelope = envelopes[min(age, len(envelopes)) - 1]
-    standing_in = bridging != 0 and authority is _POLICY
+        envelope = envelopes[(what >> _AGE) - 1]
+    standing_in = what >> _BRIDGING & 1 != 0 and authority is _POLICY
     if table.jog is not None and rows & int(table.numbers[JOG_ROW]):
         authority, envelope = _OPERATOR, table.jog
     mover = _BACKUP if standing_in else authority

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from safeguard.core.enums import Authority, Cause, Mode
+from safeguard.core.frozen import thaw
 from safeguard.core.types import Envelope
 from safeguard.modes.table import ACK, HEAD, PERSON, READY, STANDSTILL, ModeTable, cause_mask
 
@@ -26,43 +28,51 @@ standstill, where the mode has an escalation; e-stops that count towards LOCKOUT
 time has not paid back yet. The last is where the buckets begin."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, init=False, unsafe_hash=True)
 class ModeState:
-    """Everything the machine remembers. Not frozen, which would be slower to make in every tick; nothing changes it.
+    """Everything the machine remembers. Nothing changes it, though Python would let you: ``step`` makes one in a tick.
 
     Attributes:
-        numbers: the vector that ``advance`` works on, read-only.
-        why: rows that brought the mode about. Reported, never decided on.
+        frozen: the vector that ``advance`` works on, then ``why``.
         rest: a table and inputs that leave this state as it is, and the outputs then: ``step`` looks here first.
     """
 
-    numbers: Final[Ints]
-    why: Final[int] = 0
-    rest: tuple[ModeTable, ModeInputs, ModeOutputs] | None = field(default=None, init=False, repr=False)
+    frozen: bytes
+    rest: tuple[ModeTable, ModeInputs, ModeOutputs] | None = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, numbers: Ints, why: int = 0) -> Self:
+        """A state from the vector that ``advance`` works on."""
+        made = cls()
+        made.frozen, made.rest = np.array([*numbers, why], dtype=np.int64).tobytes(), None
+        return made
 
     @classmethod
     def initial(cls, table: ModeTable, mode: Mode = Mode.BOOT, estops: int = 0) -> Self:
         """BOOT, or another mode to start in, with empty buckets and everything there."""
         numbers = np.zeros(table.size, dtype=np.int64)
         numbers[MODE], numbers[ACKED], numbers[ESTOPS] = mode, 1, estops
-        numbers.setflags(write=False)
-        return cls(numbers)
+        return cls.of(numbers)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ModeState) and self.why == other.why and np.array_equal(self.numbers, other.numbers)
+    @property
+    def numbers(self) -> Ints:
+        """The vector that ``advance`` works on, read-only."""
+        return thaw(self.frozen)[:-1]
 
-    def __hash__(self) -> int:
-        return hash((self.numbers.tobytes(), self.why))
+    @property
+    def why(self) -> int:
+        """Rows that brought the mode about. Reported, never decided on."""
+        return memoryview(self.frozen).cast("q")[-1]
 
     @property
     def mode(self) -> Mode:
         """The mode after the last tick."""
-        return Mode(int(self.numbers[MODE]))
+        return Mode(memoryview(self.frozen).cast("q")[MODE])
 
     @property
     def estops(self) -> int:
         """E-stops so far that count towards LOCKOUT."""
-        return int(self.numbers[ESTOPS])
+        return memoryview(self.frozen).cast("q")[ESTOPS]
 
     def levels(self, table: ModeTable) -> tuple[int, ...]:
         """Level of every bucket, in the table's order."""
@@ -92,9 +102,8 @@ class ModeInputs(NamedTuple):
     shadow: int = 0
     available: int = 0
 
-    @classmethod
+    @staticmethod
     def of(
-        cls,
         causes: Iterable[Cause],
         *,
         ack: bool = False,
@@ -103,9 +112,9 @@ class ModeInputs(NamedTuple):
         person: bool = False,
         shadow: int = 0,
         available: int = 0,
-    ) -> Self:
+    ) -> ModeInputs:
         """The same from named causes."""
-        return cls(cause_mask(causes), ack, standstill, ready, person, shadow, available)
+        return mode_inputs(cause_mask(causes), ack, standstill, ready, person, shadow, available)
 
     @property
     def flags(self) -> int:
@@ -116,6 +125,10 @@ class ModeInputs(NamedTuple):
             | (READY if self.ready else 0)
             | (PERSON if self.person else 0)
         )
+
+
+mode_inputs: Final = lru_cache(maxsize=1024)(ModeInputs)
+"""``ModeInputs``, the same object for the same: in a loop they come again and again, and finding one is quicker."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ class ModeTable:
     capabilities: Ints
     configurations: Ints
     numbers: Ints
-    block: Ints = field(init=False, repr=False)
+    block: bytes = field(init=False, repr=False)
     said: dict[tuple[int, ...], Any] = field(
         default_factory=dict[tuple[int, ...], Any], init=False, repr=False, compare=False
     )
@@ -105,8 +105,7 @@ class ModeTable:
     def __post_init__(self) -> None:
         begin = np.cumsum([len(self.arrays), *(array.size for array in self.arrays[:-1])])
         block = np.concatenate([begin, *map(np.ravel, self.arrays)]).astype(np.int64)
-        block.setflags(write=False)
-        object.__setattr__(self, "block", block)
+        object.__setattr__(self, "block", block.tobytes())
 
     @property
     def arrays(self) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints]:

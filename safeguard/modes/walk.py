@@ -189,7 +189,7 @@ class _Explorer:
         patience = 4 + drain + 2 * (limits.ack_dwell + 1) + limits.cautious_dwell + sum(limits.dwell.values())
         trapped = returns(vectors, patience, self.table.arrays)
         if trapped >= 0:
-            state = _line(ModeState(vectors[trapped]), ModeInputs(standstill=True), "")
+            state = _line(ModeState.of(vectors[trapped]), ModeInputs(standstill=True), "")
             return "P14 no trap: no timely way back to NOMINAL", (state,)
         return "", ()
 
@@ -198,7 +198,7 @@ class _Explorer:
         lines: list[str] = []
         while True:
             index, causes, bits, agree, there = step
-            state = ModeState(self.nodes[index, : self.size].astype(np.int64))
+            state = ModeState.of(self.nodes[index, : self.size].astype(np.int64))
             inputs = _inputs(causes, bits, agree, there)
             lines.append(_line(state, inputs, "" if lines else self._outcome(state, inputs)))
             if index == 0:

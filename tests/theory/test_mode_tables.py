@@ -260,7 +260,7 @@ def test_agreement_that_matters_without_need_is_seen(strategy: str, monkeypatch:
     lost = np.array(ModeState.initial(model.table).numbers)
     age, fit = model.table.ages, model.table.ages + len(model.table.capabilities)
     lost[MODE], lost[age], lost[fit] = Mode.NOMINAL, 1, model.table.capabilities[0, 2] - 1
-    monkeypatch.setattr("safeguard.modes.walk.ModeState.initial", planned(ModeState(lost)))
+    monkeypatch.setattr("safeguard.modes.walk.ModeState.initial", planned(ModeState.of(lost)))
     assert walk(model).broken.startswith("P11 non-interference: shadow or substitutes")
 
 
