@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check format reference lock clean
+.PHONY: help setup demo test golden soak check format reference lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -17,6 +17,9 @@ demo: setup  ## the main job: learned policy, faults, with and without shield, r
 
 test: setup  ## the whole test suite
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+golden: setup  ## replay the recorded runs of tests/golden
+	$(BIN)/python scripts/golden.py check
 
 soak: setup  ## the filter against adversaries in MuJoCo: 104,000 ticks, four robots, periods of 1, 2 and 5 ms
 	$(BIN)/python benchmarks/soak.py --robot panda --ticks 26000 --dt 0.001 --workers 2

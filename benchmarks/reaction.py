@@ -26,6 +26,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script from a clone
 
+from safeguard.audit import AuditConfig
 from safeguard.core.enums import Cause, FilterStatus, Mode
 from safeguard.core.types import NS_PER_S, FilterResult, Observation, Proposal, Timings
 from safeguard.modes import STRATEGIES, load_spec
@@ -71,9 +72,9 @@ class Bench(Lab):
         port = InlinePort(self.guest, latency=self.guest.latency)
         super().__init__(port)
         made = calibrate("shield_effort", [0.01 * k for k in range(60)], 0.05, horizon_ticks=HORIZON)
-        config = CONFIG.model_copy(update={"real_time": True})
+        config, audit = CONFIG.model_copy(update={"real_time": True}), AuditConfig.of(folder, real_time=False)
         self.shield = Shield(
-            panda(), port, strategy=strategy, period=PERIOD, config=config, audit=folder, calibrations=(made,)
+            panda(), port, strategy=strategy, period=PERIOD, config=config, audit=audit, calibrations=(made,)
         )
         self.measured(0)
         self.shield.begin_episode("see a cause")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,8 +15,16 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from safeguard import cli_robot as declared
+from safeguard.cli_audit import commands as shows
+from safeguard.cli_evidence import commands as evidence
+from safeguard.cli_journal import TEST_KEY, test_key
+from safeguard.cli_journal import commands as journals
 from safeguard.cli_modes import modes
+from safeguard.cli_replay import commands as replays
 from safeguard.core.errors import CalibrationError, ConfigError, SafeguardError
+
+if TYPE_CHECKING:
+    from safeguard.audit import AuditConfig
 
 OK, USAGE, FAILED = 0, 2, 3
 
@@ -29,10 +37,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 robots = typer.Typer(help="Robot models.", no_args_is_help=True)
-audits = typer.Typer(help="Journals: verify, replay, report.", no_args_is_help=True)
+audits = typer.Typer(help="Journals: keys, verify, replay, report.", no_args_is_help=True)
 guests = typer.Typer(help="Policies that come with safeguard.", no_args_is_help=True)
 app.add_typer(robots, name="robot")
 app.add_typer(audits, name="audit")
+for part in (journals, shows, replays, evidence):
+    audits.registered_commands += part.registered_commands
 app.add_typer(guests, name="policies")
 app.add_typer(modes, name="modes")
 
@@ -65,8 +75,9 @@ def demo(
     from safeguard.scenarios.table import results_table
 
     folder = out or _fresh("demo")
+    key = test_key(folder.parent)
     with _bar() as tell:
-        result = run_demo(folder, tell)
+        result = run_demo(folder, tell, key=key)
     problems = result.problems
     if as_json:
         print(json.dumps(result.as_json(), indent=1))
@@ -90,7 +101,7 @@ def _next_steps(folder: Path) -> None:
         ("one scenario", "safeguard run self_collision --seed 7"),
         ("without the shield", "safeguard run self_collision --seed 7 --no-shield"),
         ("harder", "safeguard run torque_spikes --set faults.0.severity=5"),
-        ("check the evidence", f"safeguard audit verify {folder}"),
+        ("check the evidence", f"safeguard audit verify {folder} --key {folder.parent / TEST_KEY}.pub"),
     ]
     console.print("\nWhat to try next", style="bold")
     for name, command in steps:
@@ -109,6 +120,7 @@ def run(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the scenario.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to create; runs/SCENARIO-N by default.")] = None,
+    log: Annotated[str, typer.Option(help="Tell what changes on standard error: none, console or json.")] = "none",
     as_json: Json = False,
 ) -> None:
     """Run one episode of a scenario."""
@@ -130,6 +142,7 @@ def run(
             raise
         progress_console.print(f"note: monitors are uncalibrated: {error}", markup=False, soft_wrap=True)
         calibrations = ()
+    recording = _recording(folder, log)
     off = Enforcement.MONITOR_ONLY if monitor_only else Enforcement.OFF
     enforcement = off if no_shield or monitor_only else Enforcement.FULL
     with _bar() as tell:
@@ -145,7 +158,7 @@ def run(
             loaded,
             seed=seed,
             enforcement=enforcement,
-            audit=folder,
+            audit=recording,
             calibrations=calibrations,
             progress=ticked,
         )
@@ -275,52 +288,16 @@ def robot_certify(
         console.print(f"written: {out}", markup=False, highlight=False)
 
 
-@audits.command("verify", epilog="Example: safeguard audit verify runs/demo-1")
-def audit_verify(run: Run, as_json: Json = False) -> None:
-    """Check every byte of a run's journal; exit code 3 unless it is complete."""
-    from dataclasses import asdict
-
-    from safeguard.audit import verify_run
-
-    report = verify_run(run)
-    if as_json:
-        print(json.dumps(asdict(report), indent=1))
-    else:
-        console.print(f"{report.verdict}: {report.records:,} records", highlight=False)
-        if report.problem:
-            console.print(report.problem, markup=False, highlight=False)
-    raise typer.Exit(OK if report.verdict == "complete" else FAILED)
-
-
-@audits.command("replay", epilog="Example: safeguard audit replay runs/demo-1")
-def audit_replay(run: Run, as_json: Json = False) -> None:
-    """Recompute every decision of a run; exit code 3 at the first that differs."""
-    from dataclasses import asdict
-
-    from safeguard.replay import replay_run
-
-    with _bar() as tell:
-        report = replay_run(run, progress=lambda n: tell("replaying", n, 0) if n % 100 == 0 else None)
-    if as_json:
-        print(json.dumps({**asdict(report), "identical": report.identical}, indent=1))
-    elif report.identical:
-        console.print(f"{report.decisions:,} decisions of {report.episodes} episodes came out identical")
-    elif report.divergence is None:
-        console.print("the run holds no decision")
-    else:
-        d = report.divergence
-        console.print(f"episode {d.episode}, tick {d.tick} (record {d.seq}) differs in the stage {d.stage}")
-        for name, value in (("field", d.path), ("recorded", d.expected), ("recomputed", d.got)):
-            console.print(f"  {name:<12}{value}", markup=False, highlight=False)
-    raise typer.Exit(OK if report.identical else FAILED)
-
-
 @audits.command("report", epilog="Example: safeguard audit report runs/demo-1")
-def audit_report(run: Run) -> None:
+def audit_report(
+    run: Run,
+    key: Annotated[str | None, typer.Option(help="Public key that must have signed: its file, or its text.")] = None,
+) -> None:
     """Write RUN/report.html and the pictures beside it."""
-    from safeguard.audit import write_report
+    from safeguard.audit import read_public, write_report
 
-    console.print(str(write_report(run)), markup=False, highlight=False)
+    page = write_report(run, key=None if key is None else read_public(key))
+    console.print(str(page), markup=False, highlight=False)
 
 
 @guests.command("list", epilog="Example: safeguard policies list")
@@ -361,6 +338,19 @@ def bench(
     figures["filter"] = calls
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _recording(folder: Path, log: str) -> AuditConfig:
+    """How a simulated run is recorded: signed with the test key beside it."""
+    from pydantic import ValidationError
+
+    from safeguard.audit import AuditConfig
+
+    made = AuditConfig.of(folder, real_time=False, key=test_key(folder.parent))
+    try:
+        return AuditConfig.model_validate({**made.model_dump(), "mirror": log})
+    except ValidationError as error:
+        raise ConfigError(f"--log {log!r}: none, console or json") from error
 
 
 def _print_names(names: tuple[str, ...], as_json: bool) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from safeguard.audit.encode import Json, decision_body, encode_spec, jsonable
 from safeguard.audit.identity import run_open_body
 from safeguard.audit.journal import Journal, open_run
+from safeguard.audit.settings import AuditConfig
 from safeguard.controllers import ArmPlatform, controller_for
 from safeguard.core.config import ShieldConfig
 from safeguard.core.enums import Authority, Cause, Enforcement, FilterStatus, Mode, NominalKind, RecordKind
@@ -72,7 +73,8 @@ class Shield:
         strategy: which mode table.
         period: control period, s.
         config: everything else; defaults are safe.
-        audit: run folder to create, or an open journal (then the caller closes it). None keeps no record.
+        audit: run folder to create, settings of how to record, or an open journal (then the caller closes it). None
+            keeps no record.
         clock: monotonic time in ns, used where ``step`` is not given ``now``.
         enforcement: anything but ``FULL`` is outside law 1 and marked in every record.
         monitor_only: short for ``enforcement=Enforcement.MONITOR_ONLY``: everything is decided and recorded, and
@@ -113,7 +115,7 @@ class Shield:
         strategy: str = "monolithic",
         period: float = 0.002,
         config: ShieldConfig | None = None,
-        audit: str | Path | Journal | None = None,
+        audit: str | Path | AuditConfig | Journal | None = None,
         clock: Callable[[], int] | None = None,
         enforcement: Enforcement = Enforcement.FULL,
         monitor_only: bool = False,
@@ -150,8 +152,10 @@ class Shield:
         self.episode, self._sequence = -1, commands
         self._people = People(self.config)
         self.self_test = self_test(self.platform)
-        self._owns_journal = isinstance(audit, str | Path)
-        self.journal = open_run(audit, self.run_open()) if isinstance(audit, str | Path) else audit
+        self._owns_journal = not (audit is None or isinstance(audit, Journal))
+        if isinstance(audit, str | Path):
+            audit = AuditConfig.of(audit, real_time=self.config.real_time)
+        self.journal = open_run(audit, self.run_open()) if isinstance(audit, AuditConfig) else audit
         self._forget()
 
     @property

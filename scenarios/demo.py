@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from safeguard.audit import VerifyReport, open_run, verify_run, write_report
+from safeguard.audit import AuditConfig, VerifyReport, open_run, read_public, verify_run, write_report
 from safeguard.audit.encode import Json
 from safeguard.core.config import ShieldConfig
 from safeguard.core.enums import Enforcement
@@ -72,7 +72,7 @@ class DemoResult:
                 missing = sorted(kind.value for kind in set(promised.unshielded) - kinds)
                 if missing:
                     found.append(f"{result.scenario} without the shield does not show {', '.join(missing)}")
-        if self.verified.verdict != "complete":
+        if not self.verified.sound:
             found.append(f"journal: {self.verified.verdict}: {self.verified.problem}")
         if not self.replayed.identical:
             found.append(f"replay: {self.replayed.divergence or 'nothing was replayed'}")
@@ -92,8 +92,8 @@ class DemoResult:
         }
 
 
-def run_demo(out: Path, progress: Progress | None = None, *, plots: bool = True) -> DemoResult:
-    """Run the demo into the new run folder ``out``.
+def run_demo(out: Path, progress: Progress | None = None, *, plots: bool = True, key: Path | None = None) -> DemoResult:
+    """Run the demo into the new run folder ``out``, signed with the private key in ``key``.
 
     Raises:
         JournalError: ``out`` already holds a journal, or cannot be written.
@@ -103,7 +103,7 @@ def run_demo(out: Path, progress: Progress | None = None, *, plots: bool = True)
     total = sum(scenario.ticks for scenario in scenarios) * len(ENFORCEMENTS)
     results: list[EpisodeResult] = []
     done = 0
-    with open_run(out, demo_run_open(scenarios[0])) as journal:
+    with open_run(AuditConfig.of(out, real_time=False, key=key), demo_run_open(scenarios[0])) as journal:
         for scenario in scenarios:
             calibrations = load_calibrations(scenario)
             for enforcement in ENFORCEMENTS:
@@ -125,10 +125,11 @@ def run_demo(out: Path, progress: Progress | None = None, *, plots: bool = True)
                     )
                 )
     tell("verifying the journal", 0, 1)
-    verified = verify_run(out)
+    public = None if key is None else read_public(key.with_name(key.name + ".pub"))
+    verified = verify_run(out, public)
     replayed = replay_run(out, progress=lambda n: tell("replaying", n, total) if n % 100 == 0 else None)
     tell("writing the report", 0, 1)
-    report = write_report(out, replay=replayed, plots=plots)
+    report = write_report(out, replay=replayed, plots=plots, key=public)
     tell("done", 1, 1)
     return DemoResult(out, tuple(results), verified, replayed, report)
 

@@ -41,6 +41,7 @@ from safeguard.scenarios.world import Task, World
 
 if TYPE_CHECKING:
     from safeguard.audit.journal import Journal
+    from safeguard.audit.settings import AuditConfig
     from safeguard.core.config import ShieldConfig
     from safeguard.monitors import Calibration
 
@@ -81,7 +82,7 @@ class ShieldMaker(Protocol):
         strategy: str,
         period: float,
         config: ShieldConfig | None,
-        audit: str | Path | Journal | None,
+        audit: str | Path | AuditConfig | Journal | None,
         enforcement: Enforcement,
         calibrations: Sequence[Calibration] = (),
     ) -> ShieldLike:
@@ -116,7 +117,7 @@ def run_episode(
     seed: int | None = None,
     episode: int = 0,
     enforcement: Enforcement = Enforcement.FULL,
-    audit: str | Path | Journal | None = None,
+    audit: str | Path | AuditConfig | Journal | None = None,
     config: ShieldConfig | None = None,
     calibrations: Sequence[Calibration] = (),
     policy: Policy | None = None,
@@ -132,7 +133,7 @@ def run_episode(
         episode: number in the campaign; with the seed it names every random stream.
         enforcement: ``OFF`` sends the raw proposals to the drives; ``MONITOR_ONLY`` too, and records what it
             would have done.
-        audit: run folder or open journal for the records.
+        audit: run folder, settings or open journal for the records.
         config: of the shield.
         calibrations: of its monitors.
         policy: replaces the scenario's.

@@ -11,17 +11,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from safeguard.audit.identity import run_open_body
     from safeguard.audit.journal import Journal, open_run
-    from safeguard.audit.reader import JournalDamageError, read_run
+    from safeguard.audit.keys import PublicKey, Signer, keygen, read_public
+    from safeguard.audit.reader import read_run
     from safeguard.audit.records import Record
     from safeguard.audit.report import write_report
+    from safeguard.audit.scan import JournalDamageError
+    from safeguard.audit.settings import AuditConfig
     from safeguard.audit.verify import VerifyReport, verify_run
 
 _HOMES = {
+    "AuditConfig": "settings",
     "Journal": "journal",
-    "JournalDamageError": "reader",
+    "JournalDamageError": "scan",
+    "PublicKey": "keys",
     "Record": "records",
+    "Signer": "keys",
     "VerifyReport": "verify",
+    "keygen": "keys",
     "open_run": "journal",
+    "read_public": "keys",
     "read_run": "reader",
     "run_open_body": "identity",
     "verify_run": "verify",
@@ -29,11 +37,16 @@ _HOMES = {
 }
 
 __all__ = [
+    "AuditConfig",
     "Journal",
     "JournalDamageError",
+    "PublicKey",
     "Record",
+    "Signer",
     "VerifyReport",
+    "keygen",
     "open_run",
+    "read_public",
     "read_run",
     "run_open_body",
     "verify_run",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,6 +33,21 @@ class Body(BaseModel):
     """Schema version; it changes with any change of meaning or of fields."""
 
 
+def within(absolute: float, relative: float = 0.0) -> Any:
+    """Declares how far a replay on another machine may be from what was recorded; fields without it are exact.
+
+    A number may differ by ``absolute``, in the field's unit, plus ``relative`` times the largest magnitude in the
+    field: the error of one joint's torque is a share of the sums that all of them come from. How they were chosen is in
+    docs/concepts/audit.md, Replay.
+    """
+    return Field(json_schema_extra={"replay_tolerance": {"absolute": absolute, "relative": relative}})
+
+
+def noted() -> Any:
+    """Declares a field whose differences a replay on another machine reports and allows."""
+    return Field(json_schema_extra={"replay_tolerance": "noted"})
+
+
 class ShapedArray(Body):
     """An array whose shape nested lists cannot show: empty, or of more than three dimensions."""
 
@@ -44,6 +59,22 @@ Array: TypeAlias = Annotated[
     Row | Number | Matrix | Annotated[list[Matrix], Field(fail_fast=True)] | ShapedArray,
     Field(union_mode="left_to_right"),
 ]
+
+
+Torque: TypeAlias = Annotated[Array, within(1e-6, 1e-6)]
+"""N·m or N."""
+
+Acceleration: TypeAlias = Annotated[Array, within(1e-6, 1e-6)]
+"""rad/s² or m/s²."""
+
+Motion: TypeAlias = Annotated[Array, within(1e-9, 1e-9)]
+"""Where a drive is told to be and how fast: rad, m, rad/s, m/s."""
+
+Distance: TypeAlias = Annotated[Number, within(1e-9, 1e-9)]
+"""From a limit of position, or between bodies: rad, m."""
+
+Score: TypeAlias = Annotated[Number, within(1e-6, 1e-6)]
+"""What a monitor measured."""
 
 
 class Spec(Body):
@@ -108,7 +139,7 @@ class TorqueBody(Body):
     """``TorqueCommand``."""
 
     type: Literal["torque"]
-    tau: Array
+    tau: Torque
     t: int
     expires: int
     seq: int
@@ -118,7 +149,7 @@ class PositionBody(Body):
     """``PositionCommand``."""
 
     type: Literal["position"]
-    q: Array
+    q: Motion
     t: int
     expires: int
     seq: int
@@ -128,7 +159,7 @@ class VelocityBody(Body):
     """``VelocityCommand``."""
 
     type: Literal["velocity"]
-    v: Array
+    v: Motion
     t: int
     expires: int
     seq: int
@@ -138,11 +169,11 @@ class PDBody(Body):
     """``PDCommand``."""
 
     type: Literal["pd"]
-    q: Array
-    v: Array
+    q: Motion
+    v: Motion
     kp: Array
     kd: Array
-    tau_ff: Array
+    tau_ff: Torque
     t: int
     expires: int
     seq: int
@@ -165,10 +196,10 @@ CommandBody: TypeAlias = Annotated[
 class MarginsBody(Body):
     """``Margins``."""
 
-    position: Number
-    velocity: Number
-    torque: Number
-    clearance: Number
+    position: Distance
+    velocity: Annotated[Number, within(1e-7, 1e-7)]
+    torque: Annotated[Number, within(1e-6, 1e-6)]
+    clearance: Distance
     nearest: str
 
 
@@ -178,18 +209,18 @@ class FilterBody(Body):
     status: FilterStatus
     solver: SolverStatus
     source: str
-    torque: Array
-    acceleration: Array
-    slack: list[tuple[str, Number]]
+    torque: Torque
+    acceleration: Acceleration
+    slack: Annotated[list[tuple[str, Number]], within(1e-9, 1e-6)]
     active: list[str]
     margins: MarginsBody
-    effort: Number
-    iterations: int
+    effort: Score
+    iterations: Annotated[int, noted()]
     stuck: bool
     provisional: bool
     refusal: str
-    position: Array | None = Field(description="reference that position drives are told; null for torque drives")
-    velocity: Array | None
+    position: Motion | None = Field(description="reference that position drives are told; null for torque drives")
+    velocity: Motion | None
 
 
 class VerdictBody(Body):
@@ -197,9 +228,9 @@ class VerdictBody(Body):
 
     monitor: str
     level: Level
-    score: Number
+    score: Score
     threshold: Number
-    p_value: Number | None
+    p_value: Score | None
     cause: Cause | None
     detail: str
 

@@ -64,17 +64,27 @@ def encode_array(array: Vector) -> Json:
     return values if np.isfinite(array).all() else [encode_array(row) for row in array]
 
 
+def _after(t: int, now: int) -> int:
+    """``t`` − ``now`` in 64 bits; a stamp so far off that this wraps comes back as it was."""
+    difference = t - now
+    return difference if -_HALF <= difference < _HALF else (difference + _HALF) % (2 * _HALF) - _HALF
+
+
+_HALF = 1 << 63
+
+
 def _optional(array: Vector | None) -> Json:
     return None if array is None else encode_array(array)
 
 
-def encode_observation(observation: Observation) -> JsonObject:
-    """Everything that the sensors said, each part with its own time stamp."""
+def encode_observation(observation: Observation, now: int = 0) -> JsonObject:
+    """Everything that the sensors said, each part with its own time stamp, ns after ``now``."""
     state = observation.state
     return {
-        "state": {"q": encode_array(state.q), "v": encode_array(state.v), "t": state.t},
+        "state": {"q": encode_array(state.q), "v": encode_array(state.v), "t": _after(state.t, now)},
         "sensors": {
-            name: {"value": encode_array(part.value), "t": part.t} for name, part in observation.sensors.items()
+            name: {"value": encode_array(part.value), "t": _after(part.t, now)}
+            for name, part in observation.sensors.items()
         },
         "instruction": observation.instruction,
         "external_wrench": _optional(observation.external_wrench),
@@ -83,12 +93,12 @@ def encode_observation(observation: Observation) -> JsonObject:
     }
 
 
-def encode_proposal(proposal: Proposal) -> JsonObject:
-    """A chunk as it arrived, bad numbers included."""
+def encode_proposal(proposal: Proposal, now: int = 0) -> JsonObject:
+    """A chunk as it arrived, bad numbers included; times in ns after ``now``."""
     return {
         "actions": encode_array(proposal.actions),
-        "t_obs": proposal.t_obs,
-        "t_inferred": proposal.t_inferred,
+        "t_obs": _after(proposal.t_obs, now),
+        "t_inferred": _after(proposal.t_inferred, now),
         "source": proposal.source,
         "seq": proposal.seq,
         "features": _optional(proposal.features),
@@ -118,8 +128,8 @@ def encode_spec(spec: ActionSpec) -> JsonObject:
     }
 
 
-def encode_command(command: Command) -> JsonObject:
-    """A command, tagged with its type."""
+def encode_command(command: Command, now: int = 0) -> JsonObject:
+    """A command, tagged with its type; times in ns after ``now``."""
     match command:
         case TorqueCommand():
             body: JsonObject = {"type": "torque", "tau": encode_array(command.tau)}
@@ -140,16 +150,22 @@ def encode_command(command: Command) -> JsonObject:
             return {
                 "type": "terminal_stop",
                 "reason": command.reason,
-                "t": command.t,
+                "t": command.t - now,
                 "seq": command.seq,
             }
-    body["t"], body["expires"], body["seq"] = command.t, command.expires, command.seq
+    body["t"], body["expires"], body["seq"] = command.t - now, command.expires - now, command.seq
     return body
 
 
 def _encode_verdict(verdict: Verdict) -> Json:
     """A verdict; only the monitor's name where a yes-or-no check found nothing, which is most of them."""
-    if verdict.level is Level.OK and verdict.score != verdict.score and not verdict.detail:
+    said = verdict.detail or verdict.cause is not None or verdict.p_value is not None
+    if (
+        verdict.level is Level.OK
+        and verdict.score != verdict.score
+        and verdict.threshold != verdict.threshold
+        and not said
+    ):
         return verdict.monitor
     return {
         "monitor": verdict.monitor,
@@ -192,11 +208,14 @@ def _encode_filter(result: FilterResult) -> JsonObject:
     }
 
 
-def encode_decision(decision: Decision) -> JsonObject:
+def encode_decision(decision: Decision, now: int = 0) -> JsonObject:
     """The outcome of a tick in the order in which it came about, so that a first difference names a stage.
 
-    Timings, tick and episode stand beside it in the record, see :func:`decision_body`.
+    Timings, tick and episode stand beside it in the record, see :func:`decision_body`. Times are in ns after ``now``.
     """
+    result, command = decision.filter, encode_command(decision.command, now)
+    if isinstance(decision.command, TorqueCommand) and decision.command.tau.tobytes() == result.torque.tobytes():
+        command["tau"] = None
     return {
         "verdicts": [_encode_verdict(verdict) for verdict in decision.verdicts],
         "causes": [cause.value for cause in decision.causes],
@@ -204,16 +223,16 @@ def encode_decision(decision: Decision) -> JsonObject:
         "mode": decision.mode.value,
         "configuration": decision.configuration,
         "authority": decision.authority.value,
-        "filter": _encode_filter(decision.filter),
+        "filter": _encode_filter(result),
         "source": decision.source,
-        "command": encode_command(decision.command),
+        "command": command,
         "enforcement": decision.enforcement.value,
     }
 
 
 def encode_timings(timings: Timings) -> JsonObject:
-    """Measured durations, ns."""
-    return {
+    """Measured durations, ns; without ``total`` where it is their sum."""
+    stages: JsonObject = {
         "intake": timings.intake,
         "policy": timings.policy,
         "controller": timings.controller,
@@ -221,22 +240,63 @@ def encode_timings(timings: Timings) -> JsonObject:
         "modes": timings.modes,
         "filter": timings.filter,
         "record": timings.record,
-        "total": timings.total,
+    }
+    if timings.total != sum(cast("Mapping[str, int]", stages).values()):
+        stages["total"] = timings.total
+    return stages
+
+
+def expanded(body: Mapping[str, Json], tick: int | None, t: int | None) -> JsonObject:
+    """The body of a decision record with what is left out of it, because it stands elsewhere.
+
+    ``tick`` and ``now`` are in the head, and times count from ``now``; a command without ``tau`` has the filter's; the
+    total duration is the sum where none is given.
+    """
+    if body.keys() ^ _BODY:
+        raise ValueError(f"a decision has {sorted(_BODY)}, not {sorted(body)}")
+    now = 0 if t is None else t
+    observation = dict(cast("Mapping[str, Json]", body["observation"]))
+    sensors = cast("Mapping[str, Mapping[str, Json]]", observation["sensors"])
+    observation["state"] = _moved(cast("Mapping[str, Json]", observation["state"]), now)
+    observation["sensors"] = {name: _moved(part, now) for name, part in sensors.items()}
+    proposal, decision = body["proposal"], dict(cast("Mapping[str, Json]", body["decision"]))
+    command = _moved(cast("Mapping[str, Json]", decision["command"]), now)
+    if "tau" in command and command["tau"] is None:
+        command["tau"] = cast("Mapping[str, Json]", decision["filter"])["torque"]
+    decision["command"] = command
+    timings = cast("Mapping[str, int]", body["timings"])
+    return {
+        "episode": body["episode"],
+        "tick": tick,
+        "now": now,
+        "observation": observation,
+        "proposal": _moved(proposal, now) if isinstance(proposal, Mapping) else None,
+        "decision": decision,
+        "timings": {"total": sum(timings.values()), **timings},
+    }
+
+
+_BODY: frozenset[str] = frozenset(("episode", "observation", "proposal", "decision", "timings"))
+_TIMES = ("t", "expires", "t_obs", "t_inferred")
+
+
+def _moved(body: Mapping[str, Json], now: int) -> JsonObject:
+    return {
+        key: _after(value, -now) if key in _TIMES and isinstance(value, int) else value for key, value in body.items()
     }
 
 
 def decision_body(now: int, observation: Observation, proposal: Proposal | None, decision: Decision) -> JsonObject:
     """The body of one decision record: inputs of the tick at ``now`` ns, then its outcome, then its timings.
 
-    ``proposal`` is the one that arrived in this tick, or None.
+    ``proposal`` is the one that arrived in this tick, or None. Tick and ``now`` stand in the head of the record, and
+    times count from ``now``: so they hardly cost anything. :func:`expanded` is the way back.
     """
     return {
         "episode": decision.episode,
-        "tick": decision.tick,
-        "now": now,
-        "observation": encode_observation(observation),
-        "proposal": None if proposal is None else encode_proposal(proposal),
-        "decision": encode_decision(decision),
+        "observation": encode_observation(observation, now),
+        "proposal": None if proposal is None else encode_proposal(proposal, now),
+        "decision": encode_decision(decision, now),
         "timings": encode_timings(decision.timings),
     }
 

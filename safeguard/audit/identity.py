@@ -15,7 +15,20 @@ from safeguard.audit.encode import Json, JsonObject
 from safeguard.core.enums import Enforcement
 from safeguard.core.version import __version__
 
-LIBRARIES = ("numpy", "scipy", "osqp", "pin", "coal", "orjson", "pydantic", "torch", "mujoco")
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "osqp",
+    "daqp",
+    "numba",
+    "llvmlite",
+    "pin",
+    "coal",
+    "orjson",
+    "pydantic",
+    "torch",
+    "mujoco",
+)
 """Packages whose version can change a decision or a record."""
 
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -1,83 +1,74 @@
-r"""The journal of a run: append-only JSON lines with a hash chain.
+"""The journal of a run, as the control loop sees it: a place where records are put before commands go out.
 
-One record is one line, ``{"h":"<hash>","r":{…}}\n``, where ``h`` is the SHA-256 of the previous line's hash
-(32 zero bytes before the first) followed by the exact bytes of ``r``. Each record is one ``write(2)``: once
-``append`` has returned, it survives the death of the process, though no power cut before ``close`` synced it.
+Putting a record costs the loop an encoding and a copy: a ring in shared memory takes it (``ring.py``), and a process
+of its own chains, signs and writes it (``writer.py``, ``segments.py``). Once ``append`` has returned a number the
+record survives the death of both processes. Inline, the loop writes the file itself.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
+import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Protocol, Self
+from typing import Final, Self
 
 import orjson
+import ormsgpack
 from pydantic import ValidationError
 
-from safeguard.audit.encode import Json, JsonObject
-from safeguard.audit.records import SCHEMAS, RunOpen, schemas_digest
-from safeguard.core.enums import Mode, RecordKind
+from safeguard.audit import frames, runs
+from safeguard.audit.encode import Json, JsonObject, jsonable
+from safeguard.audit.keys import Signer, read_signer
+from safeguard.audit.mirror import Mirror, Narrator, logger
+from safeguard.audit.records import KINDS, SCHEMAS, RunOpen, schemas_digest
+from safeguard.audit.segments import FOLDER
+from safeguard.audit.settings import AuditConfig
+from safeguard.audit.sinks import Sink, open_sink, tried
+from safeguard.core.enums import RecordKind
 from safeguard.core.errors import JournalError
 
-FOLDER: Final = "journal"
-SEGMENT: Final = "000000.jsonl"
-MAX_LINE: Final = 1 << 23
-"""Longest line in bytes; longer ones are neither written nor read."""
-
-GENESIS: Final = bytes(32)
-HEAD, MIDDLE, TAIL = b'{"h":"', b'","r":', b"}\n"
-HASH_AT = len(HEAD)
-MIDDLE_AT = HASH_AT + 64
-RECORD_AT = MIDDLE_AT + len(MIDDLE)
-_JSON = orjson.OPT_SERIALIZE_NUMPY  # numpy scalars in a body are written as the numbers that they are
-
-
-class Mirror(Protocol):
-    """What the journal needs of a structlog logger to tell people; evidence never depends on it."""
-
-    def info(self, event: str, **fields: object) -> object:
-        """Something changed."""
-        ...
-
-    def error(self, event: str, **fields: object) -> object:
-        """The journal cannot be written."""
-        ...
-
-
-def frame(raw: bytes, previous: bytes) -> tuple[bytes, bytes]:
-    """The line that holds ``raw`` after the hash ``previous``, and its own hash."""
-    link = hashlib.sha256(previous + raw)
-    return b"".join((HEAD, link.hexdigest().encode(), MIDDLE, raw, TAIL)), link.digest()
+_PACK: Final = ormsgpack.OPT_SERIALIZE_NUMPY  # numpy scalars in a body are written as the numbers that they are
+_TRIES, _PAUSE_S = 500, 0.01  # of placing the last records in a ring that is full
 
 
 class Journal:
-    """The writer of one run's journal. Made by :func:`open_run`; one process and one thread write.
+    """The journal of one run. Made by :func:`open_run`; one thread appends.
 
     Attributes:
         path: the run folder.
-        failed: why records can no longer be written, or "". Once set, every further append is refused: a
-            chain with a hole is worse than one that ends. Whoever drives the loop must turn it into a cause.
+        lost: how many records could not be placed.
     """
 
-    def __init__(self, path: Path, fd: int, mirror: Mirror | None = None) -> None:
+    def __init__(
+        self, path: Path, sink: Sink, mirror: Mirror | None = None, listing: tuple[Path, str] | None = None
+    ) -> None:
         self.path = path
-        self.failed = ""
-        self._fd = fd
+        self._listing = listing  # the list of runs, and the id of this one
+        self.lost = 0
+        self._sink = sink
         self._open = True
-        self._last = GENESIS
+        self._refused = ""
         self._seq = 0
+        self._gap: tuple[int, str] | None = None  # first number that is missing, and why
         self._counts: Counter[str] = Counter()
-        self._mirror = _Narrator(mirror) if mirror is not None else None
+        self._mirror = Narrator(mirror) if mirror is not None else None
+
+    @property
+    def failed(self) -> str:
+        """Why a record was lost since the last decision was placed, or what threatens the next ones, or "".
+
+        Whoever drives the loop must turn it into a cause: a decision that is placed has seen it.
+        """
+        return self._refused or ("" if not self._open else self._sink.problem())
 
     def append(
         self, kind: RecordKind, body: Mapping[str, Json], *, tick: int | None = None, t: int | None = None
     ) -> int:
-        """Write one record; returns its sequence number, or -1 where ``failed`` says why it is not written.
+        """Place one record; returns its number, or -1 where ``failed`` says why it is lost.
+
+        What is lost has a number too, and the first record that can be placed again is a ``gap`` that says so.
 
         Args:
             kind: what it is.
@@ -87,54 +78,89 @@ class Journal:
 
         Never raises for what the disk or the body does (the loop must go on to a stop).
         """
-        if self.failed or not self._open:
-            self.failed = self.failed or "the journal is closed"
+        if not self._open:
+            self._refused = "the journal is closed"
             return -1
-        name = kind.value
-        version, seq = SCHEMAS[kind].version, self._seq
-        record = {"v": version, "kind": name, "seq": seq, "tick": tick, "t": t, "body": body}
-        try:
-            self._write(orjson.dumps(record, option=_JSON))
-        except (OSError, TypeError, ValueError) as error:  # orjson's errors are TypeErrors
-            self._fail(f"record {seq} ({name}) could not be written: {error}")
-            return -1
-        self._counts[name] += 1
-        self._seq += 1
-        if self._mirror is not None:
-            self._mirror.tell(kind, body, tick)
-        return seq
+        if self._gap is not None and (problem := self._tell_gap()):
+            return self._lose(problem)
+        problem = self._place(kind, body, tick, t)
+        if problem:
+            return self._lose(problem)
+        if kind is RecordKind.DECISION:
+            self._refused = ""
+        return self._seq - 1
 
     def count(self, kind: RecordKind) -> int:
-        """How many records of ``kind`` have been written."""
+        """How many records of ``kind`` have been placed."""
         return self._counts[kind.value]
 
-    def _write(self, raw: bytes) -> None:
-        line, link = frame(raw, self._last)
-        if len(line) > MAX_LINE:
-            raise ValueError(f"it has {len(line)} bytes, the limit is {MAX_LINE}")
-        written = os.write(self._fd, line)
-        if written != len(line):
-            raise OSError(f"short write, {written} of {len(line)} bytes; is the disk full?")
-        self._last = link
-
-    def _fail(self, reason: str) -> None:
-        self.failed = reason
+    def _place(self, kind: RecordKind, body: Mapping[str, Json], tick: int | None, t: int | None) -> str:
+        """Place a record as the next one; why not, or ""."""
+        try:
+            plain = body if kind is RecordKind.DECISION else jsonable(body)  # the loop's own are; others may hold bytes
+            packed = ormsgpack.packb(plain, option=_PACK)
+        except (TypeError, ValueError) as error:  # ormsgpack's errors are TypeErrors
+            return f"record {self._seq} ({kind.value}) cannot be encoded: {error}"
+        content = frames.record(KINDS[kind].code, SCHEMAS[kind].version, self._seq, tick, t, packed)
+        if len(content) > frames.LONGEST:
+            return f"record {self._seq} ({kind.value}) has {len(content)} bytes, the limit is {frames.LONGEST}"
+        problem = self._sink.place(content)
+        if problem:
+            return f"record {self._seq} ({kind.value}) could not be written: {problem}"
+        self._seq += 1
+        self._counts[kind.value] += 1
         if self._mirror is not None:
-            self._mirror.failed(reason)
+            self._mirror.tell(kind, body, tick)
+        return ""
+
+    def _lose(self, problem: str) -> int:
+        if self._gap is None:
+            self._gap = self._seq, problem
+            if self._mirror is not None:
+                self._mirror.failed(problem)
+        self._seq += 1
+        self.lost += 1
+        self._refused = problem
+        return -1
+
+    def _tell_gap(self) -> str:
+        """Say what was lost; why that cannot be placed, or ""."""
+        assert self._gap is not None
+        first, cause = self._gap
+        body: JsonObject = {"first": first, "last": self._seq - 1, "count": self._seq - first, "cause": cause}
+        problem = self._place(RecordKind.GAP, body, None, None)
+        if not problem:
+            self._gap = None
+        return problem
 
     def close(self, reason: str = "done") -> None:
-        """Write ``run_close``, sync and close. Idempotent; a failure is left in ``failed``."""
+        """Write ``run_close``, sign and sync. Idempotent; a failure is left in ``failed``."""
         if not self._open:
             return
-        if not self.failed:
-            self.append(RecordKind.RUN_CLOSE, {"counts": dict(self._counts), "reason": reason})
+        closing, tries = self._ended(reason), 0
+        while closing and not self._sink.problem() and tries < _TRIES:
+            time.sleep(_PAUSE_S)
+            closing, tries = self._ended(reason), tries + 1
+        problem = self._sink.close()
         self._open = False
-        try:
-            os.fsync(self._fd)
-        except OSError as error:
-            self._fail(self.failed or f"the journal could not be synced: {error}")
-        finally:
-            os.close(self._fd)
+        self._refused = closing or problem or self._listed()
+        if self._refused and self._mirror is not None:
+            self._mirror.failed(self._refused)
+
+    def _ended(self, reason: str) -> str:
+        """Place ``run_close``, behind a gap if there is one; why not, or ""."""
+        if self._gap is not None and (problem := self._tell_gap()):
+            return problem
+        counts: JsonObject = dict(self._counts)
+        return self._place(RecordKind.RUN_CLOSE, {"counts": counts, "reason": reason}, None, None)
+
+    def _listed(self) -> str:
+        """Enter the run into the list of runs; why not, or ""."""
+        if self._listing is None:
+            return ""
+        file, run_id = self._listing
+        size, root = self._sink.sealed()
+        return tried(lambda: runs.add(file, runs.ListedRun(run=run_id, size=size, root=root)))
 
     def __enter__(self) -> Self:
         return self
@@ -145,78 +171,46 @@ class Journal:
         self.close("done" if kind is None else f"{kind.__name__}: {error}")
 
 
-class _Narrator:
-    """Tells people what changes; a mirror that raises is dropped, never the evidence."""
-
-    def __init__(self, mirror: Mirror) -> None:
-        self._mirror: Mirror | None = mirror
-        self._mode: Json = None
-
-    def tell(self, kind: RecordKind, body: Mapping[str, Json], tick: int | None) -> None:
-        """Every record but decisions; of those the ones that change the mode."""
-        if kind is not RecordKind.DECISION:
-            self._say("info", kind.value, _scalars(body))
-            return
-        decision = body["decision"]
-        if isinstance(decision, Mapping) and decision["mode"] != self._mode:
-            before, self._mode = self._mode, decision["mode"]
-            names: dict[str, Json] = {"was": _mode_name(before), "to": _mode_name(self._mode)}
-            self._say("info", "mode", {"tick": tick, **names, "causes": decision["causes"]})
-
-    def failed(self, reason: str) -> None:
-        """The journal has ended early."""
-        self._say("error", "journal_failed", {"reason": reason})
-
-    def _say(self, level: Literal["info", "error"], event: str, fields: Mapping[str, Json]) -> None:
-        if self._mirror is None:
-            return
-        try:
-            (self._mirror.info if level == "info" else self._mirror.error)(event, **fields)
-        except Exception:  # noqa: BLE001  # a user's log processor may raise anything; the loop must not
-            self._mirror = None
-
-
-def _mode_name(mode: Json) -> str | None:
-    return Mode(mode).name if isinstance(mode, int) else None
-
-
-def _scalars(body: Mapping[str, Json]) -> dict[str, Json]:
-    return {key: value for key, value in body.items() if isinstance(value, str | int | float)}
-
-
-def open_run(path: str | Path, body: Mapping[str, Json], *, mirror: Mirror | None = None) -> Journal:
-    """Start the journal of a run in folder ``path`` (made if missing) with its ``run_open`` record.
+def open_run(path: str | Path | AuditConfig, body: Mapping[str, Json], *, mirror: Mirror | None = None) -> Journal:
+    """Start the journal of a run (its folder is made if missing) with its ``run_open`` record.
 
     Args:
-        path: the run folder; it must not hold a journal yet.
-        body: ``RunOpen``, as made by ``identity.run_open_body``; ``digests.schemas`` is filled in here.
-        mirror: a structlog logger that is told of mode changes, people, faults and episodes.
+        path: the run folder, or all settings; it must not hold a journal yet.
+        body: ``RunOpen``, as made by ``identity.run_open_body``; ``digests.schemas``, ``key``, ``key_purpose`` and
+            ``previous`` are filled in here.
+        mirror: a structlog logger that is told of mode changes, people, faults and episodes, instead of that in the
+            settings.
 
     Raises:
-        JournalError: the folder already holds a journal, cannot be written, or ``body`` is not a ``RunOpen``.
+        JournalError: the folder already holds a journal, cannot be written, the key cannot be read, the writer does not
+            start, or ``body`` is not a ``RunOpen``.
     """
-    run = Path(path)
-    checked = _checked_run_open(body)
-    file = run / FOLDER / SEGMENT
+    config = path if isinstance(path, AuditConfig) else AuditConfig(run=Path(path))
+    signer = Signer.ephemeral() if config.key is None else read_signer(config.key)
+    folder = config.run / FOLDER
+    before = [] if config.runs is None else runs.listed(config.runs)
+    checked = _checked_run_open(body, signer, before[-1] if before else None)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if any(file.parent.iterdir()):
-            raise JournalError(f"{file.parent} already holds a journal; choose another run folder")
-        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise JournalError(f"{folder} already holds a journal; choose another run folder")
+        sink = open_sink(folder, str(checked["run_id"]), signer, config)
     except OSError as error:
-        raise JournalError(f"cannot start a journal in {file.parent}: {error.strerror}") from error
-    journal = Journal(run, fd, mirror)
-    journal.append(RecordKind.RUN_OPEN, checked)
-    if journal.failed:
-        with suppress(OSError):
-            os.close(fd)
-        raise JournalError(f"cannot start a journal in {file.parent}: {journal.failed}")
+        raise JournalError(f"cannot start a journal in {folder}: {error.strerror or error}") from error
+    listing = None if config.runs is None else (config.runs, str(checked["run_id"]))
+    journal = Journal(config.run, sink, mirror or logger(config.mirror), listing)
+    if journal.append(RecordKind.RUN_OPEN, checked) < 0:
+        problem = journal.failed
+        sink.close()
+        raise JournalError(f"cannot start a journal in {folder}: {problem}")
     return journal
 
 
-def _checked_run_open(body: Mapping[str, Json]) -> JsonObject:
+def _checked_run_open(body: Mapping[str, Json], signer: Signer, before: runs.ListedRun | None) -> JsonObject:
+    filled = {**body, "key": str(signer.public), "key_purpose": signer.purpose}
+    filled["previous"] = None if before is None else before.model_dump()
     try:
-        opened = RunOpen.model_validate_json(orjson.dumps(body, option=_JSON))
+        opened = RunOpen.model_validate_json(orjson.dumps(filled, option=orjson.OPT_SERIALIZE_NUMPY))
     except (ValidationError, TypeError) as error:
         raise JournalError(f"not a run_open body: {error}") from error
     digests = opened.digests.model_copy(update={"schemas": schemas_digest()})

@@ -1,13 +1,14 @@
 """What a journal holds: one pydantic model per record kind, with its schema version.
 
 The writer builds plain dicts (``safeguard.audit.encode``), because the control thread has no time to validate
-them; readers and the verifier validate every record. A change of meaning or of fields is a new version.
+them; readers validate every record. A change of meaning or of fields is a new version, and an upgrader reads the old
+one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, cast
@@ -24,6 +25,8 @@ from safeguard.audit.bodies import (
     Spec,
     TimingsBody,
 )
+from safeguard.audit.cut import CODE, RetentionCut
+from safeguard.audit.encode import JsonObject, expanded
 from safeguard.core.enums import Enforcement, Mode, RecordKind
 
 
@@ -75,10 +78,20 @@ class Digests(Body):
     schemas: str | None = None
 
 
+class PreviousRun(Body):
+    """The run before this one in the list of runs, as far as it was signed."""
+
+    run: str
+    size: int
+    root: str = Field(description="Merkle root, hex")
+
+
 class RunOpen(Body):
     """First record: everything that must be known to judge or repeat the run."""
 
-    run_id: str
+    version: ClassVar[int] = 2  # 2: key, key_purpose, previous
+
+    run_id: str = Field(pattern=r"^[^\x00-\x1f\x7f]{1,256}$", description="without control characters")
     created_utc: str = Field(description="ISO 8601, wall clock, for people only")
     safeguard: str
     python: str
@@ -90,6 +103,11 @@ class RunOpen(Body):
     enforcement: Enforcement
     simulated: bool = Field(description="true unless real hardware moved")
     limits: Limits | None = None
+    key: str = Field(default="", description="public key that signs the run, name+id+base64")
+    key_purpose: Literal["field", "test", "ephemeral", ""] = Field(
+        default="", description="ephemeral: nobody has kept it, so nobody vouches for the run"
+    )
+    previous: PreviousRun | None = None
 
 
 class FaultSpec(Body):
@@ -120,7 +138,7 @@ class EpisodeOpen(Body):
 class DecisionRecord(Body):
     """One tick: what came in at ``now``, what was decided, how long each stage took."""
 
-    version: ClassVar[int] = 2  # 2: source; references of position drives
+    version: ClassVar[int] = 3  # 2: source; references of position drives. 3: written as ``encode.expanded`` says
 
     not_replayed: ClassVar[tuple[str, ...]] = ("episode", "timings")
     """Fields that a replay does not compare: a label of the run, and what it measures anew."""
@@ -179,9 +197,64 @@ class RunClose(Body):
     reason: str
 
 
+class Gap(Body):
+    """Records that could not be placed: their numbers, how many, and why."""
+
+    first: int
+    last: int
+    count: int
+    cause: str
+
+    @model_validator(mode="after")
+    def _they_are_counted(self) -> Self:
+        if self.count != self.last - self.first + 1 or self.count < 1:
+            raise ValueError(f"{self.count} records do not go from {self.first} to {self.last}")
+        return self
+
+
+class Recovery(Body):
+    """A journal that was left open was taken up again: what was found at its end."""
+
+    cut_bytes: int = Field(description="bytes of an unfinished frame that were cut off")
+    from_ring: int = Field(description="records that the ring still held")
+    reason: str
+
+
 AnyBody: TypeAlias = (
-    RunOpen | EpisodeOpen | DecisionRecord | Human | FaultInjected | FaultCleared | EpisodeClose | RunClose
+    RunOpen
+    | EpisodeOpen
+    | DecisionRecord
+    | Human
+    | FaultInjected
+    | FaultCleared
+    | EpisodeClose
+    | RunClose
+    | Gap
+    | Recovery
+    | RetentionCut
 )
+
+Retention: TypeAlias = Literal["5y", "1y", "6m"]
+"""How long a kind should be kept by default: EU Machinery Regulation 2023/1230, Annex III, 1.1.9 and 1.2.1 (5 and 1
+years), EU AI Act, Article 19 (6 months). The user decides."""
+
+Privacy: TypeAlias = Literal["none", "person", "sensors"]
+"""Whether a kind can hold what identifies a person: by name, or in what sensors saw."""
+
+
+@dataclass(frozen=True, slots=True)
+class KindInfo:
+    """What the registry says of a record kind beside its schema.
+
+    Attributes:
+        code: in the head of a record; never given to another kind.
+        retention, privacy: classes.
+    """
+
+    code: int
+    retention: Retention
+    privacy: Privacy
+
 
 SCHEMAS: Mapping[RecordKind, type[AnyBody]] = {
     RecordKind.RUN_OPEN: RunOpen,
@@ -192,8 +265,27 @@ SCHEMAS: Mapping[RecordKind, type[AnyBody]] = {
     RecordKind.FAULT_CLEARED: FaultCleared,
     RecordKind.EPISODE_CLOSE: EpisodeClose,
     RecordKind.RUN_CLOSE: RunClose,
+    RecordKind.GAP: Gap,
+    RecordKind.RECOVERY: Recovery,
+    RecordKind.RETENTION_CUT: RetentionCut,
 }
 """The registry: every record kind and its current schema."""
+
+KINDS: Mapping[RecordKind, KindInfo] = {
+    RecordKind.RUN_OPEN: KindInfo(1, "5y", "none"),
+    RecordKind.EPISODE_OPEN: KindInfo(2, "1y", "none"),
+    RecordKind.DECISION: KindInfo(3, "1y", "sensors"),
+    RecordKind.HUMAN: KindInfo(4, "5y", "person"),
+    RecordKind.FAULT_INJECTED: KindInfo(5, "6m", "none"),
+    RecordKind.FAULT_CLEARED: KindInfo(6, "6m", "none"),
+    RecordKind.EPISODE_CLOSE: KindInfo(7, "1y", "none"),
+    RecordKind.RUN_CLOSE: KindInfo(8, "5y", "none"),
+    RecordKind.GAP: KindInfo(9, "5y", "none"),
+    RecordKind.RECOVERY: KindInfo(10, "5y", "none"),
+    RecordKind.RETENTION_CUT: KindInfo(CODE, "5y", "person"),
+}
+
+BY_CODE: Mapping[int, RecordKind] = {info.code: kind for kind, info in KINDS.items()}
 
 BodyT = TypeVar("BodyT", bound=Body)
 
@@ -220,10 +312,10 @@ class Record:
     """One validated record of a journal.
 
     Attributes:
-        kind, v, seq, tick, t: the envelope.
-        body: the validated body; its class follows from ``kind``.
-        raw: the exact bytes of the record in the journal.
-        hash: chain hash of the record, hex.
+        kind, v, seq, tick, t: the envelope; ``v`` is the version that was written.
+        body: the validated body, upgraded to the current version; its class follows from ``kind``.
+        data: the body in the version that was written, as plain JSON-able data; non-finite numbers are named.
+        hash: the record's leaf in the Merkle tree, hex.
     """
 
     kind: RecordKind
@@ -232,14 +324,50 @@ class Record:
     tick: int | None
     t: int | None
     body: AnyBody
-    raw: bytes
+    data: JsonObject
     hash: str
 
 
-def parse_record(kind: RecordKind, raw: bytes, link: str = "") -> Record:
-    """The record in ``raw``, validated as ``kind``, with hash ``link``; raises pydantic.ValidationError."""
-    line = _ENVELOPES[kind].model_validate_json(raw)
-    return Record(kind, line.v, line.seq, line.tick, line.t, cast("AnyBody", line.body), raw, link)
+def plain_body(kind: RecordKind, version: int, data: JsonObject, tick: int | None, t: int | None) -> JsonObject:
+    """The body as its schema says, of what was written and the head; raises ValueError."""
+    if kind is not RecordKind.DECISION or version < 3:
+        return data
+    try:
+        return expanded(data, tick, t)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a decision: {type(error).__name__}: {error}") from None
+
+
+def parse_body(kind: RecordKind, version: int, data: JsonObject) -> AnyBody:
+    """The plain body in ``data``, upgraded and validated; raises pydantic.ValidationError or ValueError."""
+    known = SCHEMAS[kind].version
+    if not 1 <= version <= known:
+        raise ValueError(f"schema version {version}, this safeguard reads 1 to {known}; use the one that wrote it")
+    for step in range(version, known):
+        data = UPGRADES[kind, step](data)
+    return SCHEMAS[kind].model_validate_json(orjson.dumps(data))
+
+
+def _unchanged(data: JsonObject) -> JsonObject:
+    """Only fields with defaults came."""
+    return data
+
+
+def _decision_source(data: JsonObject) -> JsonObject:
+    """Version 1 had no ``source``: the filter's was meant. References of position drives did not exist."""
+    decision = dict(cast("JsonObject", data["decision"]))
+    result = dict(cast("JsonObject", decision["filter"]))
+    decision.setdefault("source", result["source"])
+    decision["filter"] = {"position": None, "velocity": None, **result}
+    return {**data, "decision": decision}
+
+
+UPGRADES: Mapping[tuple[RecordKind, int], Callable[[JsonObject], JsonObject]] = {
+    (RecordKind.RUN_OPEN, 1): _unchanged,
+    (RecordKind.DECISION, 1): _decision_source,
+    (RecordKind.DECISION, 2): _unchanged,
+}
+"""(kind, n): what makes version n + 1 of version n."""
 
 
 def json_schemas() -> dict[str, JsonValue]:

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Protocol
+from typing import Final, Protocol
 
 from pydantic import JsonValue
 
-from safeguard.audit.decode import decode_number
+from safeguard.audit.keys import PublicKey
 from safeguard.audit.plots import require_matplotlib, write_plots
-from safeguard.audit.records import JointLimits
-from safeguard.audit.report_episode import episode_section, figure_text, shield_badge
+from safeguard.audit.report_episode import episode_sections, overview
+from safeguard.audit.report_facts import calibrations, certificate, identity, limits, mode_table, monitors
+from safeguard.audit.report_interventions import interventions_section
+from safeguard.audit.report_parts import command, count_text, figure_text, shield_badge
+from safeguard.audit.report_trust import assumptions, integrity, not_covered
 from safeguard.audit.summary import EpisodeSummary, RunSummary, summarize
+from safeguard.core.enums import FilterStatus, Mode
 
-NOT_COVERED = (
-    "Inside its stated assumptions (state error, model error, delay, external torque, enclosed geometry, "
-    "static obstacles, drives that obey) the shield claims that no limit is exceeded. Outside them it claims "
-    "detection and a stop, not zero violations. Each scenario states on which side it lies.",
-    "The journal is a hash chain without a signature: it shows any change by somebody who did not hash the "
-    "rest anew. It cannot show a complete forgery. The hash of the last record, noted elsewhere when the run "
-    "ended, closes that gap.",
-    "Monitors report what they were built to see. Quiet monitors are no proof that nothing was wrong.",
-    "This is not a safety-rated function. It relies on the robot's own drive limits and a hardware e-stop.",
-)
+OUTCOMES: Final = 400
+"""Most episodes in the table of outcomes."""
 
 
 class ReplayVerdict(Protocol):
@@ -43,7 +39,13 @@ class ReplayVerdict(Protocol):
         ...
 
 
-def write_report(run_path: str | Path, *, replay: ReplayVerdict | None = None, plots: bool = True) -> Path:
+def write_report(
+    run_path: str | Path,
+    *,
+    replay: ReplayVerdict | None = None,
+    plots: bool = True,
+    key: PublicKey | None = None,
+) -> Path:
     """Write ``report.html`` into the run folder, and a picture of each episode into ``plots/``.
 
     The page needs nothing but itself. The outcome table shows what ``episode_close`` records hold: numbers,
@@ -55,6 +57,7 @@ def write_report(run_path: str | Path, *, replay: ReplayVerdict | None = None, p
         run_path: the run folder.
         replay: what a replay found, if there was one.
         plots: draw the pictures too.
+        key: public key that must have signed the run.
 
     Raises:
         JournalError: there is no journal, or not even its first record can be trusted.
@@ -62,7 +65,7 @@ def write_report(run_path: str | Path, *, replay: ReplayVerdict | None = None, p
     """
     if plots:
         require_matplotlib()
-    run = summarize(run_path)
+    run = summarize(run_path, key)
     page = run.path / "report.html"
     page.write_text(_page(run, replay), encoding="utf-8")
     if plots:
@@ -72,15 +75,24 @@ def write_report(run_path: str | Path, *, replay: ReplayVerdict | None = None, p
 
 def _page(run: RunSummary, replay: ReplayVerdict | None) -> str:
     template = resources.files("safeguard.audit").joinpath("report.html").read_text(encoding="utf-8")
+    sections = episode_sections(run)
     return Template(template).substitute(
         title=escape(f"{run.opened.robot.name}, run {run.opened.run_id[:8]}"),
         lead=escape(_lead(run)),
         verdicts="".join(_verdicts(run, replay)),
-        outcomes=_outcomes(run.episodes),
-        episodes="".join(episode_section(episode, run.limits) for episode in run.episodes),
-        identity=_identity(run),
-        limits=_limits(run.limits.joints if run.limits is not None else ()),
-        not_covered="".join(f"<li>{escape(text)}</li>" for text in _not_covered(run)),
+        overview=overview(run),
+        outcomes=_outcomes(run, {run.episodes[at].opened.episode for at in sections}),
+        interventions=interventions_section(run),
+        episodes=_more_episodes(run, len(sections)) + "".join(sections.values()),
+        monitors=monitors(run),
+        integrity=integrity(run),
+        assumptions=assumptions(run),
+        identity=identity(run),
+        certificate=certificate(run),
+        calibrations=calibrations(run),
+        mode_table=mode_table(run),
+        limits=limits(run),
+        not_covered=not_covered(run),
     )
 
 
@@ -94,13 +106,14 @@ def _lead(run: RunSummary) -> str:
 def _verdicts(run: RunSummary, replay: ReplayVerdict | None) -> Iterable[str]:
     found = run.integrity
     proved = f"{found.records:,} records proved. {found.problem}"
-    yield _card("Journal", found.verdict, "good" if found.ok else "bad", proved)
+    yield _card("Journal", found.verdict, "good" if found.ok else "idle" if found.sound else "bad", proved)
     if replay is None:
         yield _card("Replay", "not done", "idle", "safeguard audit replay recomputes every decision.")
     elif replay.identical:
         yield _card("Replay", "identical", "good", f"{replay.decisions:,} decisions came out the same, bit for bit.")
     else:
         yield _card("Replay", "diverged", "bad", f"after {replay.decisions:,} identical decisions.")
+    yield _acted_card(run.episodes)
     yield _violation_card("Shield on", [one for one in run.episodes if one.shielded])
     yield _violation_card("Shield off", [one for one in run.episodes if not one.shielded and not one.watched])
     if watched := [one for one in run.episodes if one.watched]:
@@ -112,6 +125,15 @@ def _card(name: str, verdict: str, style: str, text: str) -> str:
         f'<div class="card {style}"><h2>{escape(name)}</h2><p class="verdict">{escape(verdict)}</p>'
         f"<p>{escape(text)}</p></div>"
     )
+
+
+def _acted_card(episodes: Sequence[EpisodeSummary]) -> str:
+    """How often the shield stepped in, and how far that went."""
+    rows = [row for one in episodes if one.shielded for row in one.interventions]
+    stops = sum(row.status in (FilterStatus.BACKUP, FilterStatus.REFUSED) for row in rows)
+    worst = max((row.mode for row in rows if row.mode is not Mode.BOOT), default=Mode.NOMINAL)
+    text = f"The stop stood in {count_text(stops, 'time')}; worst mode {worst.name}. Only where the shield enforced."
+    return _card("Interventions", f"{len(rows):,}", "idle", text)
 
 
 def _violation_card(name: str, episodes: Sequence[EpisodeSummary]) -> str:
@@ -152,18 +174,30 @@ def _amount(cell: JsonValue) -> float:
     return float(cell) if isinstance(cell, int | float) else 0.0
 
 
-def _outcomes(episodes: Sequence[EpisodeSummary]) -> str:
+def _more_episodes(run: RunSummary, shown: int) -> str:
+    missing = len(run.episodes) - shown
+    if not missing:
+        return ""
+    where = command(run, "show", "--episode N")
+    return f'<p class="note">{count_text(missing, "episode")} more in the journal: {where}.</p>'
+
+
+def _outcomes(run: RunSummary, drawn: Set[int]) -> str:
+    episodes = run.episodes[:OUTCOMES]
     columns = dict.fromkeys(key for episode in episodes for key, _ in _cells(episode))
     if not columns:
         return '<p class="note">No episode was closed with an outcome.</p>'
-    head = "".join(f"<th>{_heading(key)}</th>" for key in columns)
+    head = "".join(f'<th scope="col">{_heading(key)}</th>' for key in columns)
     groups: dict[str, list[EpisodeSummary]] = {}
     for episode in episodes:
         groups.setdefault(episode.title, []).append(episode)
-    body = "".join(_group(title, group, list(columns)) for title, group in groups.items())
+    body = "".join(_group(title, group, list(columns), drawn) for title, group in groups.items())
+    left_out = len(run.episodes) - len(episodes)
+    text = f"{count_text(left_out, 'episode')} more in the journal: {command(run, 'show', '--kind episode_close')}."
     return (
-        '<div class="scroll"><table class="outcomes"><thead><tr><th>scenario</th><th>shield</th>'
-        f"{head}</tr></thead>{body}</table></div>"
+        '<div class="scroll" tabindex="0" role="group" aria-label="outcomes"><table class="outcomes"><thead><tr>'
+        f'<th scope="col">scenario</th><th scope="col">shield</th>{head}</tr></thead>{body}</table></div>'
+        + (f'<p class="note">{text}</p>' if left_out else "")
     )
 
 
@@ -172,13 +206,14 @@ def _heading(key: str) -> str:
     return f"<small>{escape(kind)}</small><br>{escape(what)}" if what else escape(kind)
 
 
-def _group(title: str, episodes: Sequence[EpisodeSummary], columns: Sequence[str]) -> str:
+def _group(title: str, episodes: Sequence[EpisodeSummary], columns: Sequence[str], drawn: Set[int]) -> str:
     rows: list[str] = []
     for at, episode in enumerate(episodes):
         name = f'<th scope="rowgroup" rowspan="{len(episodes)}">{escape(title)}</th>' if at == 0 else ""
         cells = dict(_cells(episode))
         values = "".join(_cell(key, cells.get(key)) for key in columns)
-        link = f'<a href="#episode-{episode.opened.episode}">{shield_badge(episode)}</a>'
+        badge, number = shield_badge(episode), episode.opened.episode
+        link = f'<a href="#episode-{number}">{badge}</a>' if number in drawn else badge
         rows.append(f"<tr>{name}<td>{link}</td>{values}</tr>")
     return f"<tbody>{''.join(rows)}</tbody>"
 
@@ -212,57 +247,3 @@ def _count_text(value: Mapping[str, JsonValue]) -> str:
         return "0"
     size = figure_text(float(worst), str(unit or "")) if isinstance(worst, int | float) else str(worst or "")
     return f"{escape(str(count))}<br><small>{escape(size)}</small>"
-
-
-def _identity(run: RunSummary) -> str:
-    opened = run.opened
-    facts: dict[str, str | None] = {
-        "run": opened.run_id,
-        "hash of the last proved record": run.integrity.head,
-        "robot": f"{opened.robot.name}, {opened.robot.digest}",
-        "mode table": opened.digests.table,
-        "policy": opened.digests.policy,
-        "calibration": opened.digests.calibration,
-        "record schemas": opened.digests.schemas,
-        "enforcement": opened.enforcement.value.replace("_", " "),
-        "safeguard": opened.safeguard,
-        "python": opened.python,
-        "libraries": ", ".join(f"{name} {version}" for name, version in opened.libraries.items()),
-        "machine": f"{opened.machine.cpu}, {opened.machine.architecture}, {opened.machine.system}",
-    }
-    rows = (f"<tr><th>{key}</th><td>{escape(value or 'none')}</td></tr>" for key, value in facts.items())
-    return f'<table class="facts"><tbody>{"".join(rows)}</tbody></table>'
-
-
-def _limits(joints: Sequence[JointLimits]) -> str:
-    if not joints:
-        return '<p class="note">The run recorded no limits.</p>'
-    names = ("lower, rad", "upper, rad", "speed, rad/s", "torque, N·m", "acceleration, rad/s²")
-    head = "".join(f'<th class="n">{name.replace(", ", "<br><small>")}</small></th>' for name in names)
-    rows = "".join(_limit_row(joint) for joint in joints)
-    return (
-        f'<div class="scroll"><table><thead><tr><th>joint</th>{head}<th>where from</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _limit_row(joint: JointLimits) -> str:
-    values = (joint.lower, joint.upper, joint.velocity, joint.torque, joint.acceleration)
-    texts = ("–" if value is None else f"{decode_number(value):.6g}" for value in values)
-    cells = "".join(f'<td class="n">{text}</td>' for text in texts)
-    sources: dict[str, list[str]] = {}
-    for name, source in joint.provenance.items():
-        sources.setdefault(source, []).append(name)
-    text = "; ".join(f"{', '.join(names)}: {source}" for source, names in sources.items()) or "not recorded"
-    return f"<tr><td>{escape(joint.joint)}</td>{cells}<td>{escape(text)}</td></tr>"
-
-
-def _not_covered(run: RunSummary) -> list[str]:
-    """The assumptions that the configuration states, if it does, and what no run of this version can show."""
-    config = run.opened.config
-    stated = config.get("assumptions") if isinstance(config, dict) else None
-    if isinstance(stated, dict):
-        return [f"Assumed: {key}: {value}" for key, value in stated.items()] + list(NOT_COVERED)
-    if isinstance(stated, list):
-        return [f"Assumed: {item}" for item in stated] + list(NOT_COVERED)
-    return ([f"Assumed: {stated}"] if stated else []) + list(NOT_COVERED)

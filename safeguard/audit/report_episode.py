@@ -1,34 +1,70 @@
-"""One episode as a section of the report: curves against limits, modes, verdicts, interventions."""
+"""One episode as a section of the report: modes with causes, curves against limits, verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from math import isfinite
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
 
 from safeguard.audit.decode import decode_number
 from safeguard.audit.records import JointLimits, Limits
-from safeguard.audit.summary import MARGINS, EpisodeSummary, Intervention, Series, Span
-from safeguard.audit.svg import Curve, Frame, Lane, Rule, lanes_chart, line_chart
-from safeguard.core.enums import FilterStatus, Level, Mode
+from safeguard.audit.report_parts import count_text, figure_text, shield_badge, term_list
+from safeguard.audit.summary import EpisodeSummary, RunSummary, Series, Span
+from safeguard.audit.svg import Curve, Frame, Lane, Rule, coarse, lanes_chart, line_chart
+from safeguard.core.enums import Level, Mode
 from safeguard.core.types import Vector
 
 WIDE: Final = 1000.0
 LEFT: Final = 150.0
 SMALL: Final = (264.0, 124.0)
-ROWS: Final = 40
-"""Most rows of an episode's table of interventions."""
+SECTION_BYTES: Final = 1_000_000
+"""Most bytes of episodes in full."""
+SPANS: Final = 2500
+"""Most spans in the overview."""
+LANES: Final = 60
+"""Most episodes in the overview, and most causes in an episode's timeline."""
 
 MODE_STYLES: Final = {mode.name: f"m-{mode.name}" for mode in Mode}
 LEVEL_STYLES: Final = {level.name: f"l-{level.name}" for level in Level}
 
 
-def figure_text(value: float, unit: str = "") -> str:
-    """``value`` in three significant digits with its unit, or a dash where there is none."""
-    return f"{value:.3g}{f' {unit}' if unit else ''}" if isfinite(value) else "–"
+def episode_sections(run: RunSummary) -> dict[int, str]:
+    """Section of each episode, by its place in the run; only the gravest where all are too many bytes."""
+    made: dict[int, str] = {}
+    left = SECTION_BYTES
+    for at in sorted(range(len(run.episodes)), key=lambda at: _weight(run.episodes[at]), reverse=True):
+        section = episode_section(run.episodes[at], run.limits) if left > 0 else ""
+        left -= len(section.encode())
+        if section and (left >= 0 or not made):
+            made[at] = section
+    return dict(sorted(made.items()))
+
+
+def _weight(episode: EpisodeSummary) -> tuple[bool, int]:
+    return bool(episode.opened.faults), len(episode.interventions)
+
+
+def overview(run: RunSummary) -> str:
+    """The modes of every episode, one under the other."""
+    shown = [episode for episode in run.episodes if episode.t][:LANES]
+    if not shown:
+        return '<p class="note">No decision was recorded in an episode.</p>'
+    longest = max(episode.duration for episode in shown)
+    lanes = [Lane(_lane_name(episode), episode.mode_spans(), MODE_STYLES, labelled=True) for episode in shown]
+    fits = max(1, sum(total <= SPANS for total in accumulate(len(coarse(lane.spans, longest)) for lane in lanes)))
+    chart = lanes_chart(WIDE, 190.0, longest, lanes[:fits], "modes of every episode over time")
+    more = sum(bool(episode.t) for episode in run.episodes) - fits
+    note = f'<p class="note">{count_text(more, "episode")} more are not drawn here.</p>' if more else ""
+    return f'<div class="scroll chart" tabindex="0" role="group" aria-label="modes over time">{chart}</div>{note}'
+
+
+def _lane_name(episode: EpisodeSummary) -> str:
+    shield = "on" if episode.shielded else "watching" if episode.watched else "off"
+    title = episode.title if len(episode.title) <= 20 else episode.title[:19] + "…"
+    return f"{episode.opened.episode} {title}, {shield}"
 
 
 def episode_section(episode: EpisodeSummary, limits: Limits | None) -> str:
@@ -43,14 +79,6 @@ def episode_section(episode: EpisodeSummary, limits: Limits | None) -> str:
         f"{_facts(episode)}{_modes(episode)}{_joints(episode, limits)}{_clearance(episode, limits)}"
         f"{_verdicts(episode)}{_interventions(episode)}</details>"
     )
-
-
-def shield_badge(episode: EpisodeSummary) -> str:
-    """Whether the shield enforced, as a coloured word."""
-    if episode.shielded:
-        return '<span class="badge on">shield on</span>'
-    text = escape(episode.opened.enforcement.value.replace("_", " "))
-    return f'<span class="badge off">{"shield off" if text == "off" else text}</span>'
 
 
 def _gist(episode: EpisodeSummary) -> str:
@@ -70,8 +98,7 @@ def _facts(episode: EpisodeSummary) -> str:
         "strategy": opened.strategy,
         "seed": "none" if opened.seed is None else str(opened.seed),
     }
-    items = (f"<div><dt>{key}</dt><dd>{escape(text)}</dd></div>" for key, text in facts.items())
-    return f"<dl>{''.join(items)}</dl>"
+    return term_list({name: escape(text) for name, text in facts.items()})
 
 
 def _figure(title: str, body: str, note: str = "") -> str:
@@ -80,12 +107,15 @@ def _figure(title: str, body: str, note: str = "") -> str:
 
 def _modes(episode: EpisodeSummary) -> str:
     lanes = [Lane("mode", episode.mode_spans(), MODE_STYLES, labelled=True)]
-    lanes += [Lane(name, spans, {}) for name, spans in episode.cause_spans().items()]
+    causes = episode.cause_spans()
+    lanes += [Lane(name, causes[name], {}) for name in list(causes)[:LANES]]
     for kind in dict.fromkeys(event.kind for event in episode.events):
         marks = [Span(event.t, event.t, event.text) for event in episode.events if event.kind == kind]
         lanes.append(Lane(kind, marks, dict.fromkeys((mark.label for mark in marks), "mark")))
     chart = lanes_chart(WIDE, LEFT, episode.duration, lanes, "modes and causes over time")
     events = "".join(f"<li>{event.t:.3f} s: {escape(event.text)}</li>" for event in episode.events[:20])
+    more = len(episode.events) - 20
+    events += f"<li>{more:,} more in the journal</li>" if more > 0 else ""
     return _figure("Modes and causes", chart) + (f'<ul class="events">{events}</ul>' if events else "")
 
 
@@ -170,43 +200,14 @@ def _level_spans(episode: EpisodeSummary, series: Series) -> list[Span]:
 
 
 def _interventions(episode: EpisodeSummary) -> str:
-    rows = episode.interventions
-    if not rows:
+    count = len(episode.interventions)
+    if not count:
         return '<p class="note">No interventions: every tick was clean.</p>'
-    title = "Interventions"
     if episode.watched:
-        title = "What the shield would have done; none of it reached the drives"
-    chosen = sorted(sorted(rows, key=_weight, reverse=True)[:ROWS], key=lambda row: row.start)
-    left_out = len(rows) - len(chosen)
-    note = f"the {ROWS} gravest of {len(rows)}; the journal has all" if left_out else "all"
-    head = "".join(f'<th class="n">{name}<br><small>{unit}</small></th>' for name, unit in MARGINS.items())
-    times = "".join(f'<th class="n">{name}</th>' for name in ("from", "to", "ticks"))
-    words = "".join(f"<th>{name}</th>" for name in ("mode", "status", "causes and reason", "active rows"))
-    table = (
-        f'<div class="scroll"><table><thead><tr>{times}{words}{head}</tr></thead>'
-        f"<tbody>{''.join(_row(row) for row in chosen)}</tbody></table></div>"
-    )
-    return _figure(title, table, f"{note}; margins are the smallest of the rows' ticks")
-
-
-def _weight(row: Intervention) -> tuple[bool, int, int]:
-    grave = row.status in (FilterStatus.BACKUP, FilterStatus.REFUSED)
-    return grave, -1 if row.mode is Mode.BOOT else row.mode.value, row.ticks
-
-
-def _row(row: Intervention) -> str:
-    figures = (f"{row.start:.3f}", f"{row.end:.3f}", str(row.ticks))
-    times = "".join(f'<td class="n">{text}</td>' for text in figures)
-    cells = ((" bad" if value < 0 else "", figure_text(value)) for value in row.margins.values())
-    margins = "".join(f'<td class="n{style}">{text}</td>' for style, text in cells)
-    why = f"{_words(row.causes)}<br><small>{escape(row.reason)}</small>" if row.reason else _words(row.causes)
+        text = f"{count_text(count, 'time')} the shield would have acted; none of it reached the drives"
+    else:
+        text = count_text(count, "intervention")
+    number = episode.opened.episode
     return (
-        f'<tr>{times}<td><span class="mode m-{row.mode.name}">{row.mode.name}</span></td>'
-        f"<td>{row.status.value}</td><td>{why}</td><td>{_words(row.active, 4)}</td>{margins}</tr>"
+        f'<p class="note">{text}: <a href="#interventions" data-show="{number}">in the table of interventions</a>.</p>'
     )
-
-
-def _words(names: Iterable[str], limit: int = 8) -> str:
-    listed = list(names)
-    more = f" <small>+{len(listed) - limit}</small>" if len(listed) > limit else ""
-    return "<br>".join(escape(name) for name in listed[:limit]) + more if listed else "–"

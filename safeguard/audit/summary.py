@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 from pydantic import JsonValue
 
-from safeguard.audit.bodies import Array, MarginsBody, VerdictBody, full_verdict
+from safeguard.audit.bodies import Array, MarginsBody, ProposalBody, VerdictBody, full_verdict
 from safeguard.audit.decode import decode_array, decode_number
+from safeguard.audit.keys import PublicKey
 from safeguard.audit.records import (
     DecisionRecord,
     EpisodeClose,
@@ -22,6 +23,7 @@ from safeguard.audit.records import (
     Record,
     RunOpen,
 )
+from safeguard.audit.report_account import Account
 from safeguard.audit.verify import VerifyReport, verify_run
 from safeguard.core.enums import Enforcement, FilterStatus, Level, Mode
 from safeguard.core.errors import JournalError
@@ -31,6 +33,10 @@ MARGINS: Final = {"position": "rad", "velocity": "rad/s", "torque": "N·m", "cle
 """Margins of a decision and their units."""
 
 GAP = float("nan")
+
+PROPOSAL_CHECKS: Final = ("intake.proposal", "intake.proposal_age", "intake.proposal_order", "intake.repetition")
+KEPT: Final = 400
+"""Most interventions of a run whose first decision is kept whole; of more, the gravest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,23 @@ class Event:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """The last proposal that had arrived by some tick; ``refused`` says why the intake did not take it, or ""."""
+
+    proposal: ProposalBody
+    refused: str
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """The first decision of an intervention, whole, with what had been proposed by then."""
+
+    body: DecisionRecord
+    arrival: Arrival | None
+    seq: int
+
+
 @dataclass(slots=True)
 class Intervention:
     """Consecutive ticks that were not clean, with the same status, mode and causes.
@@ -62,6 +85,9 @@ class Intervention:
         active: rows that bound in any of them, in order of appearance.
         margins: smallest margin of each kind.
         reason: in words, from the first of them that has any.
+        tick: of the first.
+        effort: the largest.
+        first: the first of them, whole; None where only a count was kept.
     """
 
     start: float
@@ -73,6 +99,15 @@ class Intervention:
     active: dict[str, None]
     margins: dict[str, float]
     reason: str
+    tick: int
+    effort: float = 0.0
+    first: First | None = None
+
+    @property
+    def weight(self) -> tuple[bool, int, int]:
+        """How grave it is: whether the stop had to stand in, the mode, how long it lasted."""
+        grave = self.status in (FilterStatus.BACKUP, FilterStatus.REFUSED)
+        return grave, -1 if self.mode is Mode.BOOT else self.mode.value, self.ticks
 
 
 @dataclass(slots=True)
@@ -100,6 +135,7 @@ class EpisodeSummary:
     interventions: list[Intervention] = field(default_factory=list[Intervention])
     events: list[Event] = field(default_factory=list[Event])
     start: int | None = None
+    arrival: Arrival | None = None
 
     @property
     def shielded(self) -> bool:
@@ -158,6 +194,7 @@ class RunSummary:
     opened: RunOpen
     integrity: VerifyReport
     episodes: list[EpisodeSummary]
+    account: Account
 
     @property
     def limits(self) -> Limits | None:
@@ -165,17 +202,19 @@ class RunSummary:
         return self.opened.limits
 
 
-def summarize(path: str | Path) -> RunSummary:
+def summarize(path: str | Path, key: PublicKey | None = None) -> RunSummary:
     """Read and verify the run in ``path`` once; a damaged journal is summarized up to the damage.
+
+    ``key`` is the public key that must have signed.
 
     Raises:
         JournalError: there is no journal, or not even its first record can be trusted.
     """
     collector = _Collector()
-    integrity = verify_run(path, visit=collector.add)
+    integrity = verify_run(path, key, visit=collector.add)
     if collector.opened is None:
         raise JournalError(f"{path}: no record can be trusted ({integrity.verdict}): {integrity.problem}")
-    return RunSummary(Path(path), collector.opened, integrity, collector.episodes)
+    return RunSummary(Path(path), collector.opened, integrity, collector.episodes, collector.account)
 
 
 class _Collector:
@@ -184,16 +223,19 @@ class _Collector:
     def __init__(self) -> None:
         self.opened: RunOpen | None = None
         self.episodes: list[EpisodeSummary] = []
+        self.account = Account()
+        self._whole: list[Intervention] = []
 
     def add(self, record: Record) -> None:
+        self.account.add(record)
         episode = self.episodes[-1] if self.episodes else None
         match record.body:
             case RunOpen() as body:
                 self.opened = body
             case EpisodeOpen() as body:
                 self.episodes.append(EpisodeSummary(body))
-            case DecisionRecord() as body if episode is not None:
-                _add_tick(episode, body)
+            case DecisionRecord() as body:
+                self._add_decision(episode, body, record.seq)
             case EpisodeClose() as body if episode is not None:
                 episode.outcome = body.outcome
             case Human() as body if episode is not None:
@@ -208,6 +250,22 @@ class _Collector:
             case _:
                 pass
 
+    def _add_decision(self, episode: EpisodeSummary | None, body: DecisionRecord, seq: int) -> None:
+        if episode is None:
+            self.account.outside += 1
+            return
+        _add_tick(episode, body)
+        begun = _add_intervention(episode, body)
+        if begun is None:
+            return
+        begun.first = First(body, episode.arrival, seq)
+        self._whole.append(begun)
+        if len(self._whole) >= 2 * KEPT:
+            self._whole.sort(key=lambda one: one.weight, reverse=True)
+            for light in self._whole[KEPT:]:
+                light.first = None
+            del self._whole[KEPT:]
+
 
 def _add_tick(episode: EpisodeSummary, body: DecisionRecord) -> None:
     if episode.start is None:
@@ -221,7 +279,15 @@ def _add_tick(episode: EpisodeSummary, body: DecisionRecord) -> None:
     episode.effort.append(decode_number(decision.filter.effort))
     for verdict in decision.verdicts:
         _add_verdict(episode, full_verdict(verdict))
-    _add_intervention(episode, body)
+    if body.proposal is not None:
+        episode.arrival = Arrival(body.proposal, _refusal(body))
+
+
+def _refusal(body: DecisionRecord) -> str:
+    """Why the proposal that arrived was not taken, or ""."""
+    verdicts = (full_verdict(verdict) for verdict in body.decision.verdicts)
+    refused = (v for v in verdicts if v.monitor in PROPOSAL_CHECKS and v.level >= Level.WARN)
+    return next((v.detail or v.monitor for v in refused), "")
 
 
 def _row(value: Array) -> Vector:
@@ -237,25 +303,28 @@ def _add_verdict(episode: EpisodeSummary, verdict: VerdictBody) -> None:
     series.level += [Level.OK] * missing + [verdict.level]
 
 
-def _add_intervention(episode: EpisodeSummary, body: DecisionRecord) -> None:
-    """Count the tick to the intervention that it continues, or begin one; clean ticks end one."""
+def _add_intervention(episode: EpisodeSummary, body: DecisionRecord) -> Intervention | None:
+    """Count the tick to the intervention that it continues, or begin one and return it; clean ticks end one."""
     decision, result = body.decision, body.decision.filter
     clean = result.status in (FilterStatus.ADMISSIBLE, FilterStatus.BYPASSED)
     if clean and not decision.causes and decision.mode is Mode.NOMINAL:
-        return
+        return None
     now, causes = episode.t[-1], episode.causes[-1]
     last = episode.interventions[-1] if episode.interventions else None
     goes_on = last is not None and len(episode.t) > 1 and last.end == episode.t[-2]
     alike = (decision.mode, result.status, causes)
+    begun = None
     if last is None or not goes_on or (last.mode, last.status, last.causes) != alike:
         margins = dict.fromkeys(MARGINS, float("inf"))
-        last = Intervention(now, now, 0, decision.mode, result.status, causes, {}, margins, "")
+        last = begun = Intervention(now, now, 0, decision.mode, result.status, causes, {}, margins, "", body.tick)
         episode.interventions.append(last)
     last.end, last.ticks = now, last.ticks + 1
     last.active.update(dict.fromkeys(result.active))
     last.reason = last.reason or _reason(body)
     for name, value in _margins(result.margins).items():
         last.margins[name] = min(last.margins[name], value)
+    last.effort = max(last.effort, episode.effort[-1])
+    return begun
 
 
 def _margins(margins: MarginsBody) -> dict[str, float]:

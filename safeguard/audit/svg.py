@@ -66,6 +66,24 @@ class Lane:
     labelled: bool = False
 
 
+def coarse(spans: Iterable[Span], duration: float, parts: int = 300) -> list[Span]:
+    """Spans without repetitions that no eye could tell apart; whatever label there is stays visible where it is.
+
+    Of spans shorter than one of ``parts`` of ``duration``, each part keeps the first of every label.
+    """
+    size = max(duration, 1e-9) / parts
+    seen: set[tuple[int, str]] = set()
+    kept: list[Span] = []
+    for span in spans:
+        place = int(span.start / size), span.label
+        short = span.end - span.start < size
+        if short and place in seen:
+            continue
+        seen.add(place)
+        kept.append(span)
+    return kept
+
+
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers from ``low`` to ``high``, about ``count`` of them (steps of 1, 2 or 5)."""
     span = max(high - low, 1e-12)
@@ -142,7 +160,7 @@ def lanes_chart(frame_width: float, left: float, duration: float, lanes: Sequenc
             f'<rect class="bed" x="{left:.0f}" y="{y:.1f}" '
             f'width="{frame_width - left - frame.right:.0f}" height="{LANE - 3:.0f}"/>'
         )
-        parts += [_block(frame, y, span, lane) for span in lane.spans]
+        parts += [_block(frame, y, span, lane) for span in coarse(lane.spans, duration)]
     parts.append(time_axis(frame))
     return _svg(frame, label, parts)
 
@@ -155,7 +173,7 @@ def _block(frame: Frame, y: float, span: Span, lane: Lane) -> str:
         f'<rect class="{lane.styles.get(span.label, "on")}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
         f'height="{LANE - 3:.0f}"><title>{escape(title)}</title></rect>'
     )
-    if not lane.labelled or width < 7.0 * len(span.label):
+    if not lane.labelled or width < 7.6 * len(span.label) + 7.0:
         return box
     return f'{box}<text class="in" x="{x + 5:.1f}" y="{y + 11.5:.1f}">{escape(span.label)}</text>'
 
@@ -166,7 +184,7 @@ def _shades(frame: Frame, spans: Iterable[Span]) -> str:
         f'<rect class="shade m-{span.label}" x="{frame.x(span.start):.1f}" y="{frame.top:.0f}" '
         f'width="{max(frame.x(span.end) - frame.x(span.start), 0.5):.1f}" height="{height:.0f}">'
         f"<title>{span.label}</title></rect>"
-        for span in spans
+        for span in coarse(spans, frame.duration)
         if span.label != "NOMINAL"
     )
 

@@ -150,3 +150,6 @@ class RecordKind(Enum):
     FAULT_CLEARED = "fault_cleared"
     EPISODE_CLOSE = "episode_close"
     RUN_CLOSE = "run_close"
+    GAP = "gap"
+    RECOVERY = "recovery"
+    RETENTION_CUT = "retention_cut"  # beside the chain, in cut.sgc

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from safeguard.audit import AuditConfig
 from safeguard.audit.encode import encode_decision
-from safeguard.audit.journal import FOLDER, GENESIS, RECORD_AT, SEGMENT, TAIL, frame
 from safeguard.controllers import ArmPlatform, SafetyFilter
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.core.config import BrakeConfig, FilterConfig, ShieldConfig
@@ -90,7 +90,7 @@ class Lab:
         guest: Guest | Policy | PolicyPort = near,
         *,
         config: ShieldConfig = CONFIG,
-        audit: Path | None = None,
+        audit: Path | AuditConfig | None = None,
         enforcement: Enforcement = Enforcement.FULL,
         calibrations: Sequence[Calibration] = (),
         period: float = PERIOD,
@@ -213,24 +213,3 @@ def always(answer: object) -> Callable[..., Any]:
 def outcome(decision: Decision) -> bytes:
     """Everything of a decision but its measured timings, as the journal would write it."""
     return orjson.dumps(encode_decision(decision), option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def journal_file(run: Path) -> Path:
-    """The one file of a run's journal."""
-    return run / FOLDER / SEGMENT
-
-
-def records(run: Path) -> list[dict[str, Any]]:
-    """Every record of a run, as plain JSON."""
-    return [orjson.loads(line)["r"] for line in journal_file(run).read_bytes().splitlines()]
-
-
-def rechain(run: Path, change: Callable[[int, dict[str, Any]], None]) -> None:
-    """Let ``change`` edit every record, then hash the journal anew: what an insider could do."""
-    previous, lines = GENESIS, list[bytes]()
-    for seq, line in enumerate(journal_file(run).read_bytes().splitlines(keepends=True)):
-        record = orjson.loads(line[RECORD_AT : -len(TAIL)])
-        change(seq, record)
-        framed, previous = frame(orjson.dumps(record), previous)
-        lines.append(framed)
-    journal_file(run).write_bytes(b"".join(lines))

@@ -19,7 +19,8 @@ from safeguard.controllers.checker import Checker
 from safeguard.core.enums import Enforcement, FilterStatus, Mode, RecordKind
 from safeguard.core.types import Decision, TerminalStop, TorqueCommand
 from safeguard.shield import Shield
-from tests.laws.lab import CONFIG, Lab, beyond, panda, records, watched
+from tests.laws.lab import CONFIG, Lab, beyond, panda, watched
+from tests.unit.audit_edit import records
 
 Patch = pytest.MonkeyPatch
 

@@ -15,7 +15,8 @@ from safeguard.modes import STRATEGIES, ModeInputs, ModeState, ModeTable, compil
 from safeguard.modes.requirements import FLOORS
 from safeguard.modes.state import ACKED, CALM, MODE
 from safeguard.shield import Shield
-from tests.laws.lab import PERIOD, Lab, beyond, near, records
+from tests.laws.lab import PERIOD, Lab, beyond, near
+from tests.unit.audit_edit import records
 
 Patch = pytest.MonkeyPatch
 
@@ -26,7 +27,7 @@ def with_numbers(state: Any, **numbers: int) -> Any:
     changed = state.numbers.copy()
     for name, value in numbers.items():
         changed[places[name]] = value
-    return replace(state, numbers=changed)
+    return ModeState.of(changed, state.why)
 
 
 def check_law_7_floor(lab: Lab) -> None:

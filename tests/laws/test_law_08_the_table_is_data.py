@@ -19,7 +19,8 @@ from safeguard.modes.read import read_spec
 from safeguard.modes.spec import TableSpec
 from safeguard.modes.table import TABLES, ModeTable, compile_table
 from safeguard.modes.walk import abstraction, walk
-from tests.laws.lab import PERIOD, Lab, records
+from tests.laws.lab import PERIOD, Lab
+from tests.unit.audit_edit import records
 
 Patch = pytest.MonkeyPatch
 FILE = TABLES / "monolithic.toml"

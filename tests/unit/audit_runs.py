@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from safeguard.audit.encode import Json, JsonObject, decision_body, encode_spec
 from safeguard.audit.identity import run_open_body
 from safeguard.audit.journal import Journal, open_run
+from safeguard.audit.settings import AuditConfig
 from safeguard.core.enums import (
     Authority,
     Cause,
@@ -173,9 +175,15 @@ def append_tick(journal: Journal, tick: int, seen: Observation, outcome: Decisio
     journal.append(RecordKind.DECISION, body, tick=tick, t=tick * PERIOD)
 
 
-def small_run(path: Path, ticks: int = 4) -> Path:
-    """A closed run with a record of every kind; returns ``path``."""
-    with open_run(path, run_open()) as journal:
+def started(path: Path, body: JsonObject | None = None, **settings: Any) -> Journal:
+    """The journal of an open run, written inline unless ``settings`` (of ``AuditConfig``) say otherwise."""
+    chosen: dict[str, Any] = {"writer": "inline", "durability": "os", **settings}
+    return open_run(AuditConfig(run=path, **chosen), run_open() if body is None else body)
+
+
+def small_run(path: Path, ticks: int = 4, **settings: Any) -> Path:
+    """A closed run with a record of every kind that a run without trouble has; returns ``path``."""
+    with started(path, **settings) as journal:
         fault: JsonObject = {"id": "spike", "kind": "torque_spike", "parameters": {"size": 20.0}}
         journal.append(RecordKind.EPISODE_OPEN, episode_open(0, Enforcement.FULL, "torque spikes", [fault]))
         human: JsonObject = {
@@ -199,7 +207,7 @@ FAULTS = ("", "joint limits", "self-collision", "torque spikes", "NaN burst", "p
 
 def demo_run(path: Path, ticks: int = 200) -> Path:
     """A closed run like the demo's: seven scenarios, each without and with the shield."""
-    with open_run(path, run_open()) as journal:
+    with started(path) as journal:
         for at, fault in enumerate(FAULTS):
             _demo_episode(journal, 2 * at, fault, Enforcement.OFF, ticks)
             _demo_episode(journal, 2 * at + 1, fault, Enforcement.FULL, ticks)

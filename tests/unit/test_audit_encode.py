@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import ormsgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import TypeAdapter
 
+from safeguard.audit import frames
 from safeguard.audit.bodies import Array, Spec
 from safeguard.audit.decode import (
     decode_array,
@@ -23,8 +25,9 @@ from safeguard.audit.decode import (
     decode_spec,
 )
 from safeguard.audit.encode import Json, decision_body, encode_array, encode_number, encode_spec, jsonable
-from safeguard.audit.records import DecisionRecord
-from safeguard.core.enums import Cause, FilterStatus, Mode
+from safeguard.audit.records import KINDS, DecisionRecord, parse_body, plain_body
+from safeguard.audit.scan import unpacked
+from safeguard.core.enums import Cause, FilterStatus, Mode, RecordKind
 from safeguard.core.types import (
     Command,
     Decision,
@@ -45,7 +48,7 @@ from tests.unit.audit_runs import SPEC, decision, observation, proposal
 ARRAY: TypeAdapter[Array] = TypeAdapter(Array)
 FLOATS = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True)
 ARRAYS = hnp.arrays(np.float64, hnp.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=4), elements=FLOATS)
-TIMES = st.integers(-(2**63), 2**63 - 1)
+TIMES = st.integers(-(2**63) + 1, 2**63 - 1)  # the one below means no time
 VECTOR7 = hnp.arrays(np.float64, 7, elements=FLOATS)
 
 
@@ -65,8 +68,14 @@ def through_json(body: Json) -> bytes:
 
 
 def recorded(now: int, seen: Observation, arrived: Proposal | None, outcome: Decision) -> DecisionRecord:
-    """A tick, written and read back."""
-    return DecisionRecord.model_validate_json(through_json(decision_body(now, seen, arrived, outcome)))
+    """A tick, written and read back as the journal does it."""
+    packed = ormsgpack.packb(decision_body(now, seen, arrived, outcome), option=ormsgpack.OPT_SERIALIZE_NUMPY)
+    kind, version = RecordKind.DECISION, DecisionRecord.version
+    content = frames.record(KINDS[kind].code, version, 0, outcome.tick, now, packed)
+    head, data = frames.head(content), unpacked(content)
+    body = parse_body(kind, version, plain_body(kind, version, data, head.tick, head.t))
+    assert isinstance(body, DecisionRecord)
+    return body
 
 
 @given(ARRAYS)

@@ -13,13 +13,15 @@ import typer.core
 import typer.main
 
 from safeguard import cli
-from safeguard.audit import verify_run
-from safeguard.core.enums import Enforcement
+from safeguard.audit import frames, verify_run
+from safeguard.core.enums import Enforcement, RecordKind
 from safeguard.monitors import Calibration
 from safeguard.replay import replay_run
 from safeguard.scenarios import runner
 from safeguard.scenarios.scenario import library, load_scenario
-from tests.laws.lab import Lab, beyond, journal_file, panda, rechain, records
+from tests.laws.lab import Lab, beyond, panda
+from tests.unit.audit_edit import contents, put, put_contents, raw, records, resigned
+from tests.unit.audit_runs import started
 from tests.unit.cli_support import Call
 from tests.unit.cli_support import safeguard as safeguard
 
@@ -59,10 +61,7 @@ def good_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def own_run(good_run: Path, tmp_path: Path) -> Path:
     """A copy of it that a test may spoil."""
-    copy = tmp_path / "run"
-    journal_file(copy).parent.mkdir(parents=True)
-    journal_file(copy).write_bytes(journal_file(good_run).read_bytes())
-    return copy
+    return put(tmp_path / "run", raw(good_run))
 
 
 # -- help ---------------------------------------------------------------------------------------------------
@@ -171,7 +170,7 @@ def test_run(scenario: str, safeguard: Call, tmp_path: Path) -> None:
     assert done.data["scenario"] == scenario
     assert done.data["enforcement"] == "full"
     assert Path(done.data["run"]) == Path("runs") / f"{scenario}-1"
-    assert verify_run(tmp_path / done.data["run"]).verdict == "complete"
+    assert verify_run(tmp_path / done.data["run"]).sound
     assert sum(r["kind"] == "decision" for r in records(tmp_path / done.data["run"])) == 150
 
 
@@ -266,35 +265,50 @@ def test_errors_name_the_fix(name: str, safeguard: Call) -> None:
 
 
 def test_audit_verify(good_run: Path, safeguard: Call) -> None:
-    """A run as it was written is complete."""
+    """Without a key a run as it was written is self-signed, exit code 7."""
     done = safeguard("audit", "verify", good_run)
-    assert done.code == cli.OK
-    assert "complete" in done.said
+    assert done.code == 7
+    assert "self-signed" in done.said
     data = safeguard("audit", "verify", good_run, "--json").data
-    assert (data["verdict"], data["records"]) == ("complete", len(records(good_run)))
+    assert (data["verdict"], data["records"]) == ("self-signed", len(records(good_run)))
 
 
-@pytest.mark.parametrize("line", [0, 1, 57, 150])
-def test_audit_verify_changed_byte(line: int, own_run: Path, safeguard: Call) -> None:
+@pytest.mark.parametrize("seq", [0, 1, 57, 150])
+def test_audit_verify_changed_byte(seq: int, own_run: Path, safeguard: Call) -> None:
     """One changed byte is exit code 3, and the record that holds it is named."""
-    file = journal_file(own_run)
-    content = bytearray(file.read_bytes())
-    start = sum(len(part) for part in bytes(content).splitlines(keepends=True)[:line])
-    at = start + 200
-    content[at] = ord("5") if content[at] != ord("5") else ord("6")
-    file.write_bytes(bytes(content))
+    found = [content for content in contents(own_run) if content[0] == frames.RECORD]
+    good = raw(own_run)
+    at = good.index(found[seq]) + 100
+    put(own_run, good[:at] + bytes((good[at] ^ 1,)) + good[at + 1 :])
     done = safeguard("audit", "verify", own_run, "--json")
-    assert done.code == cli.FAILED
-    assert (done.data["verdict"], done.data["at_seq"]) == ("altered", line)
-    assert safeguard("audit", "verify", own_run).code == cli.FAILED
+    assert done.code == 3
+    assert (done.data["verdict"], done.data["at_seq"]) == ("altered", seq)
+    assert safeguard("audit", "verify", own_run).code == 3
+
+
+def test_audit_verify_cut_run(own_run: Path, safeguard: Call) -> None:
+    """A run that ends inside a frame is exit code 4."""
+    put(own_run, raw(own_run)[:-5])
+    done = safeguard("audit", "verify", own_run)
+    assert done.code == 4
+    assert "truncated" in done.said
+
+
+def test_audit_verify_gap(tmp_path: Path, safeguard: Call) -> None:
+    """A run that lost records is exit code 5, and how many is said."""
+    with started(tmp_path / "run") as journal:
+        journal.append(RecordKind.HUMAN, {"operator": 2**70})
+    done = safeguard("audit", "verify", tmp_path / "run")
+    assert done.code == 5
+    assert "gap" in done.said
+    assert "1 records were lost" in done.said
 
 
 def test_audit_verify_open_run(own_run: Path, safeguard: Call) -> None:
-    """A run without its end is not complete: exit code 3, and what is unprotected is said."""
-    file = journal_file(own_run)
-    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-1]))
+    """A run without its end is exit code 6, and what is unprotected is said."""
+    put_contents(own_run, contents(own_run)[:-2])
     done = safeguard("audit", "verify", own_run)
-    assert done.code == cli.FAILED
+    assert done.code == 6
     assert "open" in done.said
     assert "unprotected" in done.said
 
@@ -315,7 +329,7 @@ def test_audit_replay(good_run: Path, safeguard: Call) -> None:
     ids=["command", "filter", "modes"],
 )
 def test_audit_replay_edited_decision(stage: str, path: tuple[str, ...], own_run: Path, safeguard: Call) -> None:
-    """An edited decision, hashed anew, passes ``verify`` and is found by ``replay`` at that tick: exit code 3."""
+    """An edited decision, signed anew, is self-signed and is found by ``replay`` at that tick: exit code 3."""
     tick = 140
 
     def edit(seq: int, record: dict[str, Any]) -> None:
@@ -326,8 +340,8 @@ def test_audit_replay_edited_decision(stage: str, path: tuple[str, ...], own_run
             value = place[path[-1]]
             place[path[-1]] = [value[0] + 1e-12, *value[1:]] if isinstance(value, list) else value + 1
 
-    rechain(own_run, edit)
-    assert safeguard("audit", "verify", own_run).code == cli.OK
+    resigned(own_run, edit)
+    assert safeguard("audit", "verify", own_run).code == 7
     done = safeguard("audit", "replay", own_run, "--json")
     assert done.code == cli.FAILED
     assert not done.data["identical"]
@@ -345,7 +359,7 @@ def test_audit_report(own_run: Path, safeguard: Call) -> None:
     assert done.code == cli.OK
     assert str(own_run / "report.html") in done.said
     assert "<html" in (own_run / "report.html").read_text("utf-8")
-    assert safeguard("audit", "verify", own_run).code == cli.OK
+    assert verify_run(own_run).sound
 
 
 # -- calibrate, bench ---------------------------------------------------------------------------------------

@@ -274,7 +274,7 @@ def test_a_run_with_position_drives_is_recorded_and_replays(enforcement: Enforce
     lab.shield.stop(operator="lab", reason="test")
     lab.run(20)
     lab.shield.close()
-    assert verify_run(tmp_path).verdict == "complete"
+    assert verify_run(tmp_path).sound
     report = replay_run(tmp_path)
     assert (report.identical, report.decisions) == (True, len(lab.decisions))
     bodies = [record.body for record in read_run(tmp_path) if isinstance(record.body, DecisionRecord)]

@@ -3,23 +3,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
-import orjson
 import pytest
 
-from safeguard.audit import Journal, open_run
+from safeguard.audit import Journal
 from safeguard.audit.encode import JsonObject, decision_body
-from safeguard.audit.journal import FOLDER, SEGMENT
 from safeguard.audit.records import EpisodeOpen, Record
 from safeguard.core.enums import Cause, Enforcement, FilterStatus, Mode, RecordKind
 from safeguard.core.errors import JournalError
 from safeguard.core.protocols import PolicyPort
 from safeguard.core.types import Decision, Observation, Proposal, Timings
 from safeguard.replay import RecordedPort, ReplayReport, replay_run
-from tests.unit.audit_runs import PERIOD, SPEC, decision, episode_open, observation, proposal, run_open
-from tests.unit.test_audit_journal import lines, rechained
+from tests.unit import audit_edit
+from tests.unit.audit_runs import PERIOD, SPEC, decision, episode_open, observation, proposal, started
 
 TICKS = 30
 
@@ -137,7 +135,7 @@ def rebuild(run_open: Record, episode_open: Record, port: PolicyPort) -> FakeShi
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A recorded run of three episodes with different shields."""
-    with open_run(tmp_path, run_open()) as journal:
+    with started(tmp_path) as journal:
         for episode, gain in enumerate([1.0, 0.5, 2.0]):
             record_episode(journal, episode, gain)
     return tmp_path
@@ -160,22 +158,23 @@ def test_chosen_episodes_replay_alone(run: Path) -> None:
 
 def test_an_empty_run_is_not_identical(tmp_path: Path) -> None:
     """Nothing recomputed proves nothing."""
-    open_run(tmp_path, run_open()).close()
+    started(tmp_path).close()
     report = replay_run(tmp_path, rebuild=rebuild)
     assert (report.decisions, report.divergence, report.identical) == (0, None, False)
 
 
-def edit(run: Path, at_tick: int, change: Callable[[JsonObject], None]) -> int:
-    """Change the body of episode 1's decision at a tick, chain and all; returns its record's number."""
-    records: list[bytes] = [line[line.index(b'"r":') + 4 : -2] for line in lines(run)]
-    for seq, raw in enumerate(records):
-        record = orjson.loads(raw)
+def edit(run: Path, at_tick: int, change: Callable[[JsonObject], None], *, head: bool = False) -> int:
+    """Change the body, or the head, of episode 1's decision at a tick and sign anew; returns its record's number."""
+    changed: list[int] = []
+
+    def at(seq: int, record: dict[str, Any]) -> None:
         if record["kind"] == "decision" and record["body"]["episode"] == 1 and record["t"] == at_tick * PERIOD:
-            change(record["body"])
-            records[seq] = orjson.dumps(record)
-            rechained(run, records)
-            return seq
-    raise AssertionError("no such decision")
+            change(record if head else record["body"])
+            changed.append(seq)
+
+    audit_edit.resigned(run, at)
+    (seq,) = changed
+    return seq
 
 
 def put(path: str, value: object) -> Callable[[JsonObject], None]:
@@ -202,15 +201,15 @@ EDITS: Sequence[tuple[str, object, str, str]] = [
     ("decision.causes", ["estop", "tick_overrun"], "modes", "decision.causes"),
     ("decision.verdicts.3.level", 3, "monitors", "decision.verdicts[3].level"),
     ("observation.state.q.2", 0.25, "monitors", "decision.verdicts[3].score"),
-    ("now", 11 * PERIOD + 1, "monitors", "decision.verdicts[3].score"),
+    ("t", 11 * PERIOD + 1, "monitors", "decision.verdicts[3].score"),
     ("tick", 5, "shield", "tick"),
 ]
 
 
 @pytest.mark.parametrize(("path", "value", "stage", "field"), EDITS)
 def test_an_edit_diverges_at_its_tick(run: Path, path: str, value: object, stage: str, field: str) -> None:
-    """A changed input or decision is found at its tick even under a forged chain, with stage and field."""
-    seq = edit(run, 11, put(path, value))
+    """A changed input or decision is found at its tick even where somebody signed it anew, with stage and field."""
+    seq = edit(run, 11, put(path, value), head=path in ("t", "tick"))
     found = replay_run(run, rebuild=rebuild).divergence
     assert found is not None
     assert (found.episode, found.seq, found.stage, found.path) == (1, seq, stage, field)
@@ -318,8 +317,7 @@ def test_a_decision_outside_its_episode_is_refused(run: Path) -> None:
 
 
 def test_a_torn_run_is_refused(run: Path) -> None:
-    """A journal that ends inside a record cannot be replayed to its end."""
-    file = run / FOLDER / SEGMENT
-    file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(JournalError, match="has no end"):
+    """A journal that ends inside a frame cannot be replayed to its end."""
+    audit_edit.put(run, audit_edit.raw(run)[:-10])
+    with pytest.raises(JournalError, match="ends inside a frame"):
         replay_run(run, rebuild=rebuild)

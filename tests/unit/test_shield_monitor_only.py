@@ -17,7 +17,8 @@ from safeguard.core.types import Decision, Observation, RobotState, TerminalStop
 from safeguard.policies import as_policy
 from safeguard.replay import replay_run
 from safeguard.shield import Shield
-from tests.laws.lab import CONFIG, ROWS, Lab, beyond, folded, near, outcome, panda, rechain, spec, watched
+from tests.laws.lab import CONFIG, ROWS, Lab, beyond, folded, near, outcome, panda, spec, watched
+from tests.unit.audit_edit import resigned
 
 Patch = pytest.MonkeyPatch
 Guest = Callable[[Observation], Vector]
@@ -142,7 +143,7 @@ def test_what_would_have_been_done_replays(guest: Guest, tmp_path: Path) -> None
     """Commands that went out and decisions that did not come out again, bit for bit."""
     lab = Lab(guest, audit=tmp_path, enforcement=WATCH).start(150)
     lab.shield.close()
-    assert verify_run(tmp_path).verdict == "complete"
+    assert verify_run(tmp_path).sound
     report = replay_run(tmp_path)
     assert report.identical
     assert report.decisions == len(lab.decisions)
@@ -160,7 +161,7 @@ def test_replay_sees_an_edit_of_either(part: str, tmp_path: Path) -> None:
             numbers = record["body"]["decision"][part]["torque" if part == "filter" else "tau"]
             numbers[0] = float(np.nextafter(numbers[0], np.inf))
 
-    rechain(tmp_path, change)
+    resigned(tmp_path, change)
     found = replay_run(tmp_path).divergence
     assert found is not None
     assert (found.tick, found.stage) == (last, part)

@@ -18,7 +18,8 @@ from safeguard.monitors import calibrate
 from safeguard.policies import as_policy
 from safeguard.replay import replay_run
 from safeguard.shield import Shield
-from tests.laws.lab import CONFIG, Lab, beyond, near, panda, records, spec
+from tests.laws.lab import CONFIG, Lab, beyond, near, panda, spec
+from tests.unit.audit_edit import records
 
 Patch = pytest.MonkeyPatch
 
@@ -26,6 +27,11 @@ Patch = pytest.MonkeyPatch
 def calibration(monitor: str = "shield_effort", size: float = 0.2) -> Any:
     """An artefact of 60 episodes."""
     return calibrate(monitor, [size + 1e-3 * i for i in range(60)], 0.1, horizon_ticks=10**6)
+
+
+def full(*_: object) -> int:
+    """A disk without space."""
+    raise OSError(28, "No space left on device")
 
 
 # -- enforcement ----------------------------------------------------------------------------------------
@@ -55,7 +61,7 @@ def test_episodes_are_numbered_and_independent(tmp_path: Path) -> None:
     opened = [r["body"] for r in records(tmp_path) if r["kind"] == "episode_open"]
     said = [(o["episode"], o["task"], o.get("seed")) for o in opened]
     assert said == [(0, "try a law", None), (1, "second", 3)]
-    assert verify_run(tmp_path).verdict == "complete"
+    assert verify_run(tmp_path).sound
 
 
 def test_several_episodes_of_one_shield_replay(tmp_path: Path) -> None:
@@ -102,28 +108,43 @@ def test_a_borrowed_journal_is_left_open(tmp_path: Path) -> None:
             assert shield.episode == episode
     assert journal.append(RecordKind.EPISODE_CLOSE, {"episode": 1, "outcome": {}}) == 3
     journal.close()
-    assert verify_run(tmp_path).verdict == "complete"
+    assert verify_run(tmp_path).sound
 
 
 def test_a_full_disk_is_a_hold(tmp_path: Path, monkeypatch: Patch) -> None:
-    """When records can no longer be written, the next tick is HOLD, and no acknowledgement helps."""
+    """When records can no longer be written, the next tick is HOLD; an acknowledgement helps once they can again."""
     lab = Lab(beyond, audit=tmp_path).start(60)
-
-    def full(*_: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("safeguard.audit.journal.os.write", full)
+    monkeypatch.setattr("safeguard.audit.segments.os.write", full)
     lab.tick()
     decision = lab.tick()
     assert Cause.AUDIT_FAILED in decision.causes
     assert (decision.mode, decision.authority) == (Mode.HOLD, Authority.BACKUP)
     assert any("No space left" in v.detail for v in decision.verdicts)
-    monkeypatch.undo()
     lab.run(300)
     lab.acknowledge()
     assert lab.run(3)[-1].mode is Mode.HOLD
+    monkeypatch.undo()
+    assert {d.mode for d in lab.run(300)} == {Mode.HOLD}
+    lab.start(10)
     lab.shield.close()
-    assert verify_run(tmp_path).verdict == "open"
+    report = verify_run(tmp_path)
+    assert (report.verdict, report.lost) == ("gap", 2 + 300 + 1 + 3)
+    (gap,) = [r["body"] for r in records(tmp_path) if r["kind"] == "gap"]
+    assert gap["count"] == report.lost
+    assert "No space left" in gap["cause"]
+
+
+def test_what_people_do_does_not_hide_a_lost_decision(tmp_path: Path, monkeypatch: Patch) -> None:
+    """A record that is placed between two ticks takes nothing back: the tick after a lost decision is HOLD."""
+    lab = Lab(near, audit=tmp_path).start(10)
+    with monkeypatch.context() as patch:
+        patch.setattr("safeguard.audit.segments.os.write", full)
+        lab.tick()
+    lab.acknowledge()
+    decision = lab.tick()
+    assert Cause.AUDIT_FAILED in decision.causes
+    assert decision.mode is Mode.HOLD
+    lab.shield.close()
 
 
 def test_a_short_write_is_a_hold(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -133,7 +154,7 @@ def test_a_short_write_is_a_hold(tmp_path: Path, monkeypatch: Patch) -> None:
     def short(fd: int, line: bytes) -> int:
         return len(line) - 1
 
-    monkeypatch.setattr("safeguard.audit.journal.os.write", short)
+    monkeypatch.setattr("safeguard.audit.segments.os.write", short)
     lab.tick()
     assert Cause.AUDIT_FAILED in lab.tick().causes
 
@@ -163,11 +184,7 @@ def test_what_is_not_recorded_is_not_released(monkeypatch: pytest.MonkeyPatch, t
     """The very tick whose record fails sends the stored stop, not the policy's motion (law 10)."""
     lab = Lab(near, audit=tmp_path).start(20)
     assert lab.tick().authority is Authority.POLICY
-
-    def full(fd: int, data: bytes) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("safeguard.audit.journal.os.write", full)
+    monkeypatch.setattr("safeguard.audit.segments.os.write", full)
     decision = lab.tick()
     assert decision.authority is Authority.BACKUP
     assert decision.filter.status is FilterStatus.BACKUP
