@@ -7,6 +7,7 @@ record survives the death of both processes. Inline, the loop writes the file it
 
 from __future__ import annotations
 
+import struct
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from safeguard.audit.encode import Json, JsonObject, jsonable
 from safeguard.audit.keys import Signer, read_signer
 from safeguard.audit.mirror import Mirror, Narrator, logger
 from safeguard.audit.records import KINDS, SCHEMAS, RunOpen, schemas_digest
+from safeguard.audit.recover import Lost
 from safeguard.audit.segments import FOLDER
 from safeguard.audit.settings import AuditConfig
 from safeguard.audit.sinks import Sink, open_sink, tried
@@ -51,6 +53,7 @@ class Journal:
         self._open = True
         self._refused = ""
         self._seq = 0
+        self._whole = True
         self._gap: tuple[int, str] | None = None  # first number that is missing, and why
         self._counts: Counter[str] = Counter()
         self._mirror = Narrator(mirror) if mirror is not None else None
@@ -99,16 +102,19 @@ class Journal:
         try:
             plain = body if kind is RecordKind.DECISION else jsonable(body)  # the loop's own are; others may hold bytes
             packed = ormsgpack.packb(plain, option=_PACK)
-        except (TypeError, ValueError) as error:  # ormsgpack's errors are TypeErrors
+            content = frames.record(KINDS[kind].code, SCHEMAS[kind].version, self._seq, tick, t, packed)
+        except (TypeError, ValueError, RecursionError, struct.error) as error:  # ormsgpack's errors are TypeErrors
             return f"record {self._seq} ({kind.value}) cannot be encoded: {error}"
-        content = frames.record(KINDS[kind].code, SCHEMAS[kind].version, self._seq, tick, t, packed)
         if len(content) > frames.LONGEST:
             return f"record {self._seq} ({kind.value}) has {len(content)} bytes, the limit is {frames.LONGEST}"
+        self._whole = False  # until the number is counted: an interrupt in between leaves a record that nobody counted
         problem = self._sink.place(content)
+        if not problem:
+            self._seq += 1
+            self._counts[kind.value] += 1
+        self._whole = True
         if problem:
             return f"record {self._seq} ({kind.value}) could not be written: {problem}"
-        self._seq += 1
-        self._counts[kind.value] += 1
         if self._mirror is not None:
             self._mirror.tell(kind, body, tick)
         return ""
@@ -137,13 +143,14 @@ class Journal:
         """Write ``run_close``, sign and sync. Idempotent; a failure is left in ``failed``."""
         if not self._open:
             return
-        closing, tries = self._ended(reason), 0
-        while closing and not self._sink.problem() and tries < _TRIES:
+        closing, tries = self._ended(reason) if self._whole else "interrupted while a record was placed", 0
+        while closing and self._whole and not self._sink.problem() and tries < _TRIES:
             time.sleep(_PAUSE_S)
             closing, tries = self._ended(reason), tries + 1
-        problem = self._sink.close()
+        lost = None if self._gap is None else Lost(self._gap[0], self._seq - 1, self._gap[1])
+        problem = self._sink.close(not closing, lost)
         self._open = False
-        self._refused = closing or problem or self._listed()
+        self._refused = f"{closing}; {problem}" if closing and problem else problem or self._listed()
         if self._refused and self._mirror is not None:
             self._mirror.failed(self._refused)
 
@@ -186,6 +193,8 @@ def open_run(path: str | Path | AuditConfig, body: Mapping[str, Json], *, mirror
             start, or ``body`` is not a ``RunOpen``.
     """
     config = path if isinstance(path, AuditConfig) else AuditConfig(run=Path(path))
+    given = config.run
+    config = config.model_copy(update={"run": given.absolute()})  # whoever changes the folder later means another one
     signer = Signer.ephemeral() if config.key is None else read_signer(config.key)
     folder = config.run / FOLDER
     before = [] if config.runs is None else runs.listed(config.runs)
@@ -198,10 +207,10 @@ def open_run(path: str | Path | AuditConfig, body: Mapping[str, Json], *, mirror
     except OSError as error:
         raise JournalError(f"cannot start a journal in {folder}: {error.strerror or error}") from error
     listing = None if config.runs is None else (config.runs, str(checked["run_id"]))
-    journal = Journal(config.run, sink, mirror or logger(config.mirror), listing)
+    journal = Journal(given, sink, mirror or logger(config.mirror), listing)
     if journal.append(RecordKind.RUN_OPEN, checked) < 0:
         problem = journal.failed
-        sink.close()
+        sink.close(False, None)
         raise JournalError(f"cannot start a journal in {folder}: {problem}")
     return journal
 

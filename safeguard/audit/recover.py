@@ -42,7 +42,18 @@ class Recovered:
     from_ring: int
 
 
-def recover(run: str | Path, signer: Signer, reason: str, anchors: Sequence[Anchor] = ()) -> Recovered:
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Records that could not be placed: their first and last numbers, and why."""
+
+    first: int
+    last: int
+    cause: str
+
+
+def recover(
+    run: str | Path, signer: Signer, reason: str, anchors: Sequence[Anchor] = (), lost: Lost | None = None
+) -> Recovered:
     """Close a journal whose writer died, with the private key that signed it.
 
     Args:
@@ -50,6 +61,7 @@ def recover(run: str | Path, signer: Signer, reason: str, anchors: Sequence[Anch
         signer: the run's own key: a journal signed by two keys would be worth no more than the weaker one.
         reason: for the record.
         anchors: what gets a copy of the last checkpoint.
+        lost: a gap behind everything that was placed, which nobody could record any more.
 
     Raises:
         JournalError: the journal is closed already, another key signs it, or it cannot be written.
@@ -67,7 +79,7 @@ def recover(run: str | Path, signer: Signer, reason: str, anchors: Sequence[Anch
             cut = _cut(last)
             if _scanned(run, ring=True).closed:
                 raise JournalError(f"{run} is closed; there is nothing to recover")
-            return _finish(folder, _scanned(run, ring=False), signer, reason, cut, anchors)
+            return _finish(folder, _scanned(run, ring=False), signer, reason, cut, anchors, lost)
     except OSError as error:
         raise JournalError(f"cannot recover {folder}: {error.strerror or error}") from error
 
@@ -113,25 +125,42 @@ def _cut(last: Path | None) -> int:
     return size - whole
 
 
-def _finish(folder: Path, scan: Scan, signer: Signer, reason: str, cut: int, anchors: Sequence[Anchor]) -> Recovered:
+def _finish(
+    folder: Path,
+    scan: Scan,
+    signer: Signer,
+    reason: str,
+    cut: int,
+    anchors: Sequence[Anchor],
+    lost: Lost | None,
+) -> Recovered:
     kinds = {info.code: kind.value for kind, info in KINDS.items()}
     style = Style(scan.run_id, schemas_digest(), kinds, 1 << 62, 1.0, 1.0, "os")
     writer = SegmentWriter(folder, style, signer, scan.state, anchors)
     kept = _left(folder / RING, scan.next)
     if RecordKind.RUN_CLOSE.value not in scan.counts:  # else only the signature is missing
-        writer.write([*kept, *_ending(scan, kept, {"cut_bytes": cut, "from_ring": len(kept), "reason": reason})])
+        told = {"cut_bytes": cut, "from_ring": len(kept), "reason": reason}
+        writer.write([*kept, *_ending(scan, kept, lost, told)])
     writer.close()
     (folder / RING).unlink(missing_ok=True)
     return Recovered(writer.state.tree.size, writer.state.tree.root().hex(), cut, len(kept))
 
 
-def _ending(scan: Scan, kept: Sequence[bytes], told: Mapping[str, object]) -> tuple[bytes, bytes]:
-    """What is written behind the last record: ``recovery`` and ``run_close``."""
-    seq, counts = scan.next + len(kept), scan.counts.copy()
+def _ending(scan: Scan, kept: Sequence[bytes], lost: Lost | None, told: Mapping[str, object]) -> list[bytes]:
+    """What is written behind the last record: ``gap`` if there is one, ``recovery`` and ``run_close``."""
+    seq, counts, found = scan.next, scan.counts.copy(), list[bytes]()
     counts.update(scan.kinds[frames.head(content).kind] for content in kept)
+    if kept:
+        seq = frames.head(kept[-1]).seq + 1  # a gap among them has left numbers out
+    if lost is not None and lost.last >= seq:
+        body = {"first": seq, "last": lost.last, "count": lost.last - seq + 1, "cause": lost.cause}
+        seq = lost.last + 1
+        found.append(_record(RecordKind.GAP, seq, body))
+        counts[RecordKind.GAP.value] += 1
+        seq += 1
     counts[RecordKind.RECOVERY.value] += 1
     closing = {"counts": dict(counts), "reason": f"recovered: {told['reason']}"}
-    return _record(RecordKind.RECOVERY, seq, told), _record(RecordKind.RUN_CLOSE, seq + 1, closing)
+    return [*found, _record(RecordKind.RECOVERY, seq, told), _record(RecordKind.RUN_CLOSE, seq + 1, closing)]
 
 
 def _left(file: Path, following: int) -> list[bytes]:

@@ -120,10 +120,13 @@ class Ring:
 
     # -- the consumer ---------------------------------------------------------------------------------
 
-    def entries(self) -> Iterator[bytes]:
-        """Contents of the frames that are placed and not yet done, oldest first; stops at one that is not whole."""
-        at = self._tail
-        head = min(self._words[_HEAD], at + self.capacity)
+    def entries(self, begin: int | None = None) -> Iterator[bytes]:
+        """Contents of the frames that are placed and not yet done, oldest first; stops at one that is not whole.
+
+        ``begin`` is where to begin instead: a ``seen`` of before.
+        """
+        at = self._tail if begin is None else begin
+        head = min(self._words[_HEAD], self._tail + self.capacity)
         while at < head:
             place = at % self.capacity
             (length,) = _LENGTH.unpack_from(self._bytes, HEADER + place)
@@ -141,9 +144,14 @@ class Ring:
             self._seen = at
             yield content
 
-    def done(self) -> None:
-        """Everything that ``entries`` has given so far is written."""
-        self._tail = self._seen
+    @property
+    def seen(self) -> int:
+        """Up to where ``entries`` has been asked."""
+        return self._seen
+
+    def done(self, end: int | None = None) -> None:
+        """What ``entries`` has given, all of it or up to ``end``, need not be kept any longer."""
+        self._tail = self._seen if end is None else end
         self._words[_TAIL] = self._tail
 
     @property

@@ -49,7 +49,9 @@ def add(file: Path, run: ListedRun) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         line = json.dumps(run.model_dump(), separators=(",", ":")).encode() + b"\n"
+        before = os.fstat(fd).st_size
         if os.write(fd, line) != len(line):
+            os.ftruncate(fd, before)
             raise OSError(28, f"short write to {file}")
         os.fsync(fd)
     finally:

@@ -226,7 +226,7 @@ class Scan:
                 elif (entry := self._frame(content)) is not None:
                     yield entry
         except (FrameError, PackError) as error:
-            if error.torn and in_ring:
+            if error.torn and in_ring and not self.closed:
                 return
             raise self.damage("truncated" if error.torn else "altered", self.next, str(error)) from None
         except OSError as error:
@@ -280,7 +280,7 @@ class Scan:
             if text.encode() != content[1:] or set(header) != _HEADER or header["format"] != FORMAT:
                 raise ValueError(f"no header of {FORMAT}")
             kinds = {int(code): str(name) for code, name in header["kinds"].items()}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise self.damage("altered", self.next, f"segment header: {error}") from None
         if self._check:
             expected = {"segment": number, "first": self.state.tree.size, "chain": self.state.chain.hex()}

@@ -23,7 +23,6 @@ RING: Final = "ring"
 FORMAT: Final = "safeguard-journal/1"
 RAW, PACKED, PART = ".sgj", ".sgz", ".sgz.part"
 _BLOCK: Final = 1 << 20
-_MEMORY: Final = 1 << 27  # bytes that unpacking may take; the highest preset takes half
 
 Anchor = Callable[[bytes], None]
 """Takes every signed note; what it raises (OSError) counts as a failed write."""
@@ -110,6 +109,7 @@ class SegmentWriter:
         self._folder, self._style, self._signer, self._anchors, self._clock = folder, style, signer, anchors, clock
         self.state = state or State.empty()
         self._fd, self._size, self._dirty, self._torn = -1, 0, False, False
+        self._owed = b""  # a checkpoint that the anchors have not taken
         self._named = True  # whether a power cut would leave the file its name
         self._synced = self._noted = clock.monotonic()
         self._packing: list[Thread] = []
@@ -135,6 +135,12 @@ class SegmentWriter:
             self._sync()
         if full:
             self._seal()
+        self._anchor()
+
+    @property
+    def safe(self) -> bool:
+        """What was written survives all that ``durability`` speaks of."""
+        return self._style.durability == "os" or not self._dirty
 
     def checkpoint(self) -> None:
         """Sign everything so far, and tell the anchors."""
@@ -146,10 +152,9 @@ class SegmentWriter:
                 self._clock.time_ns(),
             )
         )  # fmt: skip
-        for anchor in self._anchors:
-            anchor(note)
         self._other(bytes((frames.CHECKPOINT,)) + note)
         state.signed, self._noted = state.tree.size, self._clock.monotonic()
+        self._owed = note
 
     def close(self) -> None:
         """Sign what is not signed yet, sync, and compress; afterwards nothing can be written."""
@@ -161,6 +166,20 @@ class SegmentWriter:
         for thread in self._packing:
             thread.join()
         self._packing.clear()
+        self._anchor()
+
+    def _anchor(self) -> None:
+        """Hand out the last checkpoint, which stands for all before it; what nobody takes is owed."""
+        if self._owed:
+            for anchor in self._anchors:
+                anchor(self._owed)
+            self._owed = b""
+
+    def abandon(self) -> None:
+        """Let go of the file as it is: whoever writes was interrupted, and ``recover`` goes on from what is there."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
 
     def _ready(self) -> None:
         """Begin the next file, with its header, where none is open."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Durability: TypeAlias = Literal["os", "group", "each"]
 
@@ -36,6 +36,12 @@ class AuditConfig(BaseModel):
         default="none", description="tell people what changes, on standard error, through structlog"
     )
     runs: Path | None = Field(default=None, description="list of runs: each run names the one before it")
+
+    @model_validator(mode="after")
+    def _no_program_in_the_loop(self) -> Self:
+        if self.anchor_command and self.writer == "inline":
+            raise ValueError("anchor_command needs writer = 'process': the control loop does not wait for programs")
+        return self
 
     @classmethod
     def of(cls, run: str | Path, *, real_time: bool, key: Path | None = None) -> AuditConfig:

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from safeguard.audit.encode import JsonObject
 from safeguard.audit.keys import Signer
 from safeguard.audit.records import KINDS, schemas_digest
-from safeguard.audit.recover import recover
+from safeguard.audit.recover import Lost, recover
 from safeguard.audit.ring import Ring
 from safeguard.audit.segments import RING, SegmentWriter
 from safeguard.audit.settings import AuditConfig
@@ -36,8 +36,13 @@ class Sink(Protocol):
         """What is wrong although records are still taken, or ""."""
         ...
 
-    def close(self) -> str:
-        """Write and sign everything; what is wrong, or ""."""
+    def close(self, ended: bool, lost: Lost | None) -> str:
+        """Write and sign everything; what is wrong, or "".
+
+        Args:
+            ended: ``run_close`` has been placed; otherwise the run is closed by ``recover``.
+            lost: records that no ``gap`` speaks of yet.
+        """
         ...
 
     def sealed(self) -> tuple[int, str]:
@@ -48,8 +53,9 @@ class Sink(Protocol):
 class Inline:
     """The loop writes."""
 
-    def __init__(self, writer: SegmentWriter) -> None:
-        self._writer, self._problem = writer, ""
+    def __init__(self, folder: Path, writer: SegmentWriter, signer: Signer) -> None:
+        self._folder, self._writer, self._signer = folder, writer, signer
+        self._problem, self._recovered = "", (0, "")
 
     def place(self, content: bytes) -> str:
         """Take a record; why not, or ""."""
@@ -64,14 +70,18 @@ class Inline:
         """What is wrong although records are still taken, or ""."""
         return self._problem
 
-    def close(self) -> str:
-        """Write and sign everything; what is wrong, or ""."""
-        return tried(self._writer.close)
+    def close(self, ended: bool, lost: Lost | None) -> str:
+        """As in ``Sink``."""
+        if ended:
+            return tried(self._writer.close)
+        self._writer.abandon()
+        problem, self._recovered = recovered(self._folder, self._signer, "closed without its end", lost)
+        return problem
 
     def sealed(self) -> tuple[int, str]:
         """(records, Merkle root in hex) of what was closed well."""
         tree = self._writer.state.tree
-        return tree.size, tree.root().hex()
+        return self._recovered if self._recovered[0] else (tree.size, tree.root().hex())
 
 
 class Process:
@@ -96,8 +106,8 @@ class Process:
                 self._died = f"the writer process ended with {code}; records stay in {self._folder / RING}"
         return self._died or self._ring.problem
 
-    def close(self) -> str:
-        """Write and sign everything; what is wrong, or ""."""
+    def close(self, ended: bool, lost: Lost | None) -> str:
+        """As in ``Sink``."""
         self._ring.close()
         said = b""
         with suppress(OSError):
@@ -111,23 +121,30 @@ class Process:
             if self._child.stdout is not None:
                 said = self._child.stdout.readline() if self._child.poll() is not None else b""
                 self._child.stdout.close()
-        problem = self._ring.problem or f"the writer process ended with {code}"
+        refused = self._ring.problem
         self._ring.release()
-        if code == 0:
-            (self._folder / RING).unlink(missing_ok=True)
-            size, root = said.decode().split()
-            self._sealed = int(size), root
-            return ""
-        try:
-            done = recover(self._folder.parent, self._signer, problem)
-        except JournalError as error:
-            return f"{problem}; {error}; records stay in {self._folder / RING}"
-        self._sealed = done.records, done.root
-        return ""
+        match said.decode().split():  # an exit code alone may be that of nobody
+            case [size, root] if code == 0 and ended and not lost:
+                (self._folder / RING).unlink(missing_ok=True)
+                self._sealed = int(size), root
+                return ""
+            case _:
+                why = refused or ("closed without its end" if code == 0 else f"the writer process ended with {code}")
+        problem, self._sealed = recovered(self._folder, self._signer, why, lost)
+        return f"{why}; {problem}; records stay in {self._folder / RING}" if problem else refused
 
     def sealed(self) -> tuple[int, str]:
         """(records, Merkle root in hex) of what was closed well."""
         return self._sealed
+
+
+def recovered(folder: Path, signer: Signer, why: str, lost: Lost | None) -> tuple[str, tuple[int, str]]:
+    """(what is wrong, records and root) of a journal that is closed by ``recover``."""
+    try:
+        done = recover(folder.parent, signer, why, lost=lost)
+    except JournalError as error:
+        return str(error), (0, "")
+    return "", (done.records, done.root)
 
 
 def tried(what: Callable[[], None]) -> str:
@@ -143,7 +160,7 @@ def open_sink(folder: Path, run_id: str, signer: Signer, config: AuditConfig) ->
     """The sink that the settings ask for; raises OSError, or JournalError where the writer does not start."""
     told = _told(folder, run_id, signer, config)
     if config.writer == "inline":
-        return Inline(make_writer(folder, told))
+        return Inline(folder, make_writer(folder, told), signer)
     return _spawned(folder, told, signer, config)
 
 

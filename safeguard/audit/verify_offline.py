@@ -222,7 +222,7 @@ def unpacked(file: BinaryIO) -> Iterator[bytes]:
         if zlib.crc32(packed) != crc:
             raise RunError("altered", "CRC of a packed block is wrong")
         lengths = struct.unpack(f"<{count}I", inflate(packed[:first], 4 * count))
-        if sum(lengths) > PACK_BYTES:
+        if sum(lengths) > PACK_BYTES or 0 in lengths:
             raise RunError("altered", f"packed block of {sum(lengths)} bytes")
         data, at = inflate(packed[first:], sum(lengths)), 0
         rows: dict[int, Iterator[bytes]] = {}
@@ -278,7 +278,7 @@ def ring_frames(file: BinaryIO) -> Iterator[bytes]:
     """Contents of the whole frames that no writer took out of the ring; a power cut may leave others behind them."""
     magic, capacity, head, at = struct.unpack_from("<8sQ48xQ56xQ", file.read(RING_DATA).ljust(RING_DATA))
     sound = magic == b"SGRING1\n" and capacity and not (capacity | head | at) % 8 and at <= head <= at + capacity
-    if not sound or os.fstat(file.fileno()).st_size < RING_DATA + capacity:
+    if not sound or os.fstat(file.fileno()).st_size != RING_DATA + capacity:
         raise RunError("altered", "ring is none: wrong header or size")
     while at < head:
         room = capacity - at % capacity
@@ -557,7 +557,8 @@ def walk(run: Run, folder: str, files: set[str]) -> None:
             try:
                 run.segment(number, iter(lambda: file.read(BLOCK), b"") if raw in files else unpacked(file))
             except RunError as error:  # a writer killed as it writes leaves a part of a frame; the ring has all of it
-                if error.verdict != "truncated" or raw not in files or "ring" not in files or number != last:
+                kept = raw in files and "ring" in files and number == last and run.stage != "closed"
+                if error.verdict != "truncated" or not kept:
                     raise
     if "ring" in files:
         with open(os.path.join(folder, "ring"), "rb") as file:

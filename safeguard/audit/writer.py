@@ -33,7 +33,8 @@ READY: Final = b"ready\n"
 
 def main() -> int:
     """Serve one run; 0 if all of it is written."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the producer, who closes the ring
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # are for the producer, who closes the ring
+        signal.signal(ending, signal.SIG_IGN)
     told = json.loads(sys.stdin.readline())
     folder = Path(told["folder"])
     writer = make_writer(folder, told)
@@ -112,20 +113,25 @@ class _Producer:
 def serve(ring: Ring, writer: SegmentWriter, producer: _Producer) -> bool:
     """Empty the ring until its producer is done or dead; whether everything is written."""
     gone: float | None = None
+    written = ring.seen
     while True:
         ending = ring.closing or not producer.lives
         if ending and gone is None:
             gone = time.monotonic()
+        moved = False
         try:
-            moved = drain(ring, writer)
+            before, written = written, drain(ring, writer, written)
+            moved = written != before
             writer.tend()
+            if writer.safe:  # until then a power cut may take from the file what only the ring still has
+                ring.done(written)
             ring.fail("")
             if ending and not moved:
                 writer.close()
+                ring.done(written)
                 return ring.empty
         except OSError as error:
             ring.fail(str(error))
-            moved = False
             if gone is not None and time.monotonic() - gone > _PATIENCE:
                 return False
             producer.look(_AGAIN)
@@ -134,18 +140,17 @@ def serve(ring: Ring, writer: SegmentWriter, producer: _Producer) -> bool:
             producer.look(_IDLE)
 
 
-def drain(ring: Ring, writer: SegmentWriter) -> bool:
-    """Write what the ring holds; whether there was anything. Raises OSError and leaves it in the ring."""
-    batch, size = list[bytes](), 0
-    for content in ring.entries():
+def drain(ring: Ring, writer: SegmentWriter, begin: int) -> int:
+    """Write what the ring holds from ``begin`` on; up to where. Raises OSError and has written nothing then."""
+    batch, size, end = list[bytes](), 0, begin
+    for content in ring.entries(begin):
         batch.append(content)
-        size += len(content)
+        size, end = size + len(content), ring.seen
         if size >= _BATCH:
             break
     if batch:
         writer.write(batch)
-        ring.done()
-    return bool(batch)
+    return end
 
 
 if __name__ == "__main__":

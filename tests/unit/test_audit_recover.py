@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,3 +140,63 @@ def test_a_gap_counts_what_it_names() -> None:
     with pytest.raises(ValueError, match="do not go from"):
         Gap(first=3, last=5, count=2, cause="full")
     assert RecordKind.GAP.value == "gap"
+
+
+def test_an_interrupt_while_a_record_is_placed_costs_nothing(tmp_path: Path, signer: Signer) -> None:
+    """Ctrl-C between the file and the count leaves a run that closes complete, with every record that was placed."""
+    for writer in ("inline", "process"):
+        run = tmp_path / writer
+        journal = open_run(AuditConfig(run=run, key=tmp_path / "key", writer=writer), run_open())
+        append_tick(journal, 0, observation(0), decision(0))
+        sink: Any = getattr(journal, "_sink")  # noqa: B009  # where an interrupt hurts
+        real = sink.place
+
+        def interrupted(content: bytes, real: Any = real) -> str:
+            real(content)
+            raise KeyboardInterrupt
+
+        sink.place = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            append_tick(journal, 1, observation(1), decision(1))
+        journal.close("KeyboardInterrupt")
+        assert not journal.failed
+        assert verify_run(run, signer.public).ok
+        assert [record.tick for record in read_run(run) if record.kind is RecordKind.DECISION] == [0, 1]
+
+
+def test_a_gap_in_the_ring_is_recovered_with_its_numbers(tmp_path: Path, signer: Signer) -> None:
+    """What a dead writer leaves may hold a gap; and a loss that nobody could tell any more is told by the recovery."""
+    run = tmp_path / "run"
+    journal = open_run(AuditConfig(run=run, key=tmp_path / "key", ring_mib=1), run_open())
+    sink: Any = getattr(journal, "_sink")  # noqa: B009
+    os.kill(sink._child.pid, signal.SIGKILL)
+    sink._child.wait()
+    append_tick(journal, 0, observation(0), decision(0))
+    assert journal.append(RecordKind.EPISODE_CLOSE, {"episode": 2**70, "outcome": {}}) == -1
+    append_tick(journal, 1, observation(1), decision(1))
+    assert journal.append(RecordKind.EPISODE_CLOSE, {"episode": 2**70, "outcome": {}}) == -1
+
+    def full(_: bytes) -> str:
+        return "no room"
+
+    sink.place = full
+    journal.close()
+    report = verify_run(run, signer.public)
+    assert (report.verdict, report.lost) == ("gap", 2)
+    gaps = [record.body for record in read_run(run) if isinstance(record.body, Gap)]
+    assert [(gap.first, gap.last) for gap in gaps] == [(2, 2), (5, 5)]
+
+
+def test_an_exit_code_of_nobody_is_not_believed(tmp_path: Path, signer: Signer) -> None:
+    """Where children are reaped behind our back a dead writer looks like one that ended well; its word is missing."""
+    run = tmp_path / "run"
+    journal = open_run(AuditConfig(run=run, key=tmp_path / "key"), run_open())
+    sink: Any = getattr(journal, "_sink")  # noqa: B009
+    os.kill(sink._child.pid, signal.SIGKILL)
+    sink._child.wait()
+    sink._child.returncode = 0
+    for tick in range(30):
+        append_tick(journal, tick, observation(tick), decision(tick))
+    journal.close()
+    assert verify_run(run, signer.public).ok
+    assert sum(record.kind is RecordKind.DECISION for record in read_run(run)) == 30

@@ -381,12 +381,13 @@ def test_anchors_get_every_checkpoint_first(tmp_path: Path) -> None:
 
 
 def test_an_anchor_that_refuses_is_a_refused_write(tmp_path: Path) -> None:
-    """It is told, no checkpoint is written, records are; once it takes notes again the run can be closed."""
-    down = [True]
+    """It is told, records and checkpoints are written all the same; once it takes notes again it gets the last one."""
+    down, got = [True], list[bytes]()
 
-    def anchor(_note: bytes) -> None:
+    def anchor(note: bytes) -> None:
         if down[0]:
             raise OSError(111, "Connection refused")
+        got.append(note)
 
     writer = make(tmp_path, anchors=[anchor])
     records = small()
@@ -395,10 +396,11 @@ def test_an_anchor_that_refuses_is_a_refused_write(tmp_path: Path) -> None:
         if writer.state.tree.size > 3:
             with pytest.raises(OSError, match="Connection refused"):
                 writer.tend()
-    assert not any(content[0] == frames.CHECKPOINT for content in contents(tmp_path))
+    assert any(content[0] == frames.CHECKPOINT for content in contents(tmp_path))
     down[0] = False
     writer.close()
     assert verify_run(tmp_path, SIGNER.public).ok
+    assert SIGNER.public.opened(got[-1]).size == len(records)
 
 
 @pytest.mark.parametrize("size", [0, 1])
