@@ -111,6 +111,7 @@ class SafetyFilter:
         self._tolerance = TIGHTEN * config.solver.eps_abs
         self._plan: StopPlan | None = None
         self._clock, self._standing = 0, 0
+        self._before: tuple[StopPlan | None, int] | None = None  # plan and clock that the last commit replaced
         self._last_torque: Vector | None = None
 
     @property
@@ -125,6 +126,7 @@ class SafetyFilter:
             Why that stop is not a verified one (its torques, where it ends, its clearance), or "".
         """
         self._plan, self._clock, self._standing, self._last_torque = None, 0, 0, None
+        self._before = None
         self._program.reset()
         self._clearance.reset()
         self._in_flight.reset()
@@ -224,7 +226,11 @@ class SafetyFilter:
         return self._commit(state, problem, motion, FilterStatus.CORRECTED, status, iterations)
 
     def backup(self, state: RobotState | None) -> FilterResult:
-        """The stored stop's tracking law at ``state``; feed-forward alone if there is no state to trust."""
+        """The stored stop's tracking law at ``state``; feed-forward alone if there is no state to trust.
+
+        Asked at the state for which a motion has just been committed, it takes that back: the motion does not go out
+        (its record could not be placed, say), so the stop from before it is the one to follow.
+        """
         if self._plan is None:
             if state is None:
                 return self.refused("no stop is stored yet")
@@ -234,6 +240,8 @@ class SafetyFilter:
         else:
             state = self._in_flight.predicted(state)
             self.dynamics.during(state.q, state.v, self.dt)
+            if self._before is not None and self._clock == state.t:
+                self._plan, self._clock = self._before
         return self._given(self._run_backup(state, None, SolverStatus.SKIPPED, 0, ""))
 
     def refused(self, refusal: str, solver: SolverStatus = SolverStatus.SKIPPED, iterations: int = 0) -> FilterResult:
@@ -337,6 +345,7 @@ class SafetyFilter:
         iterations: int,
     ) -> FilterResult:
         """Store the verified stop and hand out the motion that leads to it (law 3)."""
+        self._before = self._plan, self._clock
         self._plan, self._clock = motion.plan, state.t
         corrected = status is FilterStatus.CORRECTED
         return FilterResult(
@@ -364,7 +373,7 @@ class SafetyFilter:
         problem: Problem | None = None,
     ) -> FilterResult:
         """One tick of the stored stop; the dynamics are already those of the period from ``state`` on."""
-        plan = self._plan
+        plan, self._before = self._plan, None
         assert plan is not None
         self._clock = self._clock + self._dt_ns if state is None or state.t <= self._clock else state.t
         elapsed = plan.elapsed(self._clock)

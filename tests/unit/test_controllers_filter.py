@@ -77,6 +77,33 @@ def test_each_kind_of_proposal_means_its_motion(filt: SafetyFilter) -> None:
         np.testing.assert_allclose(result.acceleration, a, atol=1e-9)
 
 
+def test_what_is_not_sent_is_taken_back(filt: SafetyFilter) -> None:
+    """The backup asked for in the tick of a commit follows the stop from before it, as if there had been none."""
+    twin = SafetyFilter(panda(), DT, filt.config)
+    for each in (filt, twin):
+        each.reset(MOVING)
+    plan = filt.plan
+    later = RobotState(MOVING.q + MOVING.v * DT, MOVING.v, MOVING.t + 2_000_000)
+    assert filt(later, acceleration=np.full(7, 0.4)).status is FilterStatus.ADMISSIBLE
+    assert filt.plan is not plan
+    assert filt.backup(later).torque.tobytes() == twin.backup(later).torque.tobytes()
+    assert filt.plan is plan
+    after = RobotState(later.q + later.v * DT, later.v, later.t + 2_000_000)
+    assert filt.backup(after).torque.tobytes() == twin.backup(after).torque.tobytes()
+
+
+def test_only_a_commit_of_this_tick_is_taken_back(filt: SafetyFilter) -> None:
+    """A tick that ended in the backup asks again without going back to a stop of an earlier commit."""
+    filt.reset(MOVING)
+    first = next_tick(MOVING)
+    filt(first, acceleration=np.zeros(7))
+    plan, second = filt.plan, next_tick(first)
+    refused = filt(second, acceleration=np.full(7, np.nan))
+    assert refused.status is FilterStatus.BACKUP
+    filt.backup(second)
+    assert filt.plan is plan
+
+
 @pytest.mark.parametrize(
     "request_",
     [
