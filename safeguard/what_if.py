@@ -15,13 +15,14 @@ from typing import Any, cast
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError
 
 from safeguard.audit.decode import decode_array
 from safeguard.audit.encode import Json
 from safeguard.audit.records import Record, RunOpen
 from safeguard.core.config import ShieldConfig
 from safeguard.core.errors import ConfigError
+from safeguard.core.mistakes import mistakes
 from safeguard.core.protocols import PolicyPort
 from safeguard.core.types import Vector
 from safeguard.replay import Replay, Replayed, recorded_config, recorded_shield
@@ -57,7 +58,7 @@ class Changes:
             try:
                 config = ShieldConfig.model_validate(_merged(config.model_dump(mode="json"), told))
             except ValidationError as error:
-                raise ConfigError("\n".join(_explained(error, where))) from error
+                raise ConfigError("\n".join(mistakes(error, ShieldConfig, where, "(all of it)"))) from error
         return config
 
 
@@ -92,28 +93,6 @@ def _merged(tree: Mapping[str, JsonValue], told: Mapping[str, JsonValue]) -> dic
         had = merged.get(key)
         merged[key] = _merged(had, value) if isinstance(had, dict) and isinstance(value, dict) else value
     return merged
-
-
-def _explained(error: ValidationError, where: str) -> list[str]:
-    """One line for each mistake: place, key, value, fix."""
-    lines: list[str] = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "(all of it)"
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = f"unknown key; known beside it: {', '.join(_known(item['loc'][:-1]))}"
-        lines.append(f"{where}: {key} = {repr(item['input'])[:80]}: {message}")
-    return lines
-
-
-def _known(path: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = ShieldConfig
-    for step in path:
-        kind = model.model_fields[str(step)].annotation if str(step) in model.model_fields else None
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            break
-        model = kind
-    return sorted(model.model_fields)
 
 
 @dataclass(frozen=True, slots=True)

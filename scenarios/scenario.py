@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from safeguard.core.errors import ConfigError
+from safeguard.core.mistakes import mistakes
 from safeguard.core.robot import RobotModel
 from safeguard.scenarios.faults import FaultEntry
 from safeguard.scenarios.referee import ViolationKind
@@ -162,7 +163,7 @@ def load_scenario(name_or_path: str | Path, assignments: Sequence[str] = ()) -> 
     try:
         return Scenario.model_validate(loaded)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(error, where))) from error
+        raise ConfigError("\n".join(mistakes(error, Scenario, where, "(whole file)"))) from error
 
 
 def assign(tree: dict[str, JsonValue], assignment: str, where: str = "scenario") -> None:
@@ -212,28 +213,3 @@ def _text(name_or_path: str | Path) -> tuple[str, str]:
         return path.read_text(encoding="utf-8"), str(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-
-
-def _explain(error: ValidationError, where: str) -> list[str]:
-    """One line for each mistake: file, key, value, fix."""
-    lines: list[str] = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = f"unknown key; known beside it: {', '.join(_known(item['loc'][:-1]))}"
-        value = repr(item["input"]) if item["loc"] and item["type"] != "missing" else ""
-        shown = f" = {value[:80]}" if value else ""
-        lines.append(f"{where}: {key}{shown}: {message}")
-    return lines
-
-
-def _known(path: tuple[int | str, ...]) -> list[str]:
-    """Keys that the schema has at ``path``."""
-    model: type[BaseModel] = Scenario
-    for step in path:
-        kind = model.model_fields[step].annotation if step in model.model_fields else None
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            break
-        model = kind
-    return sorted(model.model_fields)

@@ -17,7 +17,7 @@ import ormsgpack
 from safeguard.audit import frames
 from safeguard.audit.frames import PREFIX, FrameError
 from safeguard.audit.keys import Signer
-from safeguard.audit.records import KINDS, SCHEMAS, schemas_digest
+from safeguard.audit.records import BY_CODE, KINDS, SCHEMAS, schemas_digest
 from safeguard.audit.ring import Ring
 from safeguard.audit.scan import Scan
 from safeguard.audit.segments import FOLDER, RAW, RING, Anchor, SegmentWriter, Style, blocks
@@ -134,7 +134,7 @@ def _finish(
     anchors: Sequence[Anchor],
     lost: Lost | None,
 ) -> Recovered:
-    kinds = {info.code: kind.value for kind, info in KINDS.items()}
+    kinds = {code: kind.value for code, kind in BY_CODE.items()}
     style = Style(scan.run_id, schemas_digest(), kinds, 1 << 62, 1.0, 1.0, "os")
     writer = SegmentWriter(folder, style, signer, scan.state, anchors)
     kept = _left(folder / RING, scan.next)

@@ -163,8 +163,6 @@ class Scan:
         yield from self._rest(left, odd)
         if self.records == 0 and self._rings:
             raise self.damage("truncated", 0, "the journal holds no record")
-        if self._closing is not None and not self.closed:
-            self.closed = self.state.signed == self.state.tree.size
 
     def damage(self, verdict: Damage, seq: int, problem: str, kind: str = "") -> JournalDamageError:
         """The error for a record of the file that is being read."""
