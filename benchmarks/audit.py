@@ -32,10 +32,11 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script from a clone
 
-from safeguard.audit import AuditConfig, Journal, Signer, frames, open_run, verify_run
-from safeguard.audit.encode import Json
-from safeguard.audit.scan import unpacked
-from safeguard.audit.segments import FOLDER, SegmentWriter, Style
+from safeguard.audit import AuditConfig, Journal, Signer, open_run, verify_run
+from safeguard.audit.journal import frames
+from safeguard.audit.journal.scan import unpacked
+from safeguard.audit.journal.segments import FOLDER, SegmentWriter, Style
+from safeguard.audit.records.encode import Json
 from safeguard.core.enums import RecordKind
 from safeguard.scenarios.runner import run_episode
 from safeguard.scenarios.scenario import load_scenario

@@ -33,8 +33,8 @@ from rich.progress import track
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script from a clone
 
 from safeguard.audit import AuditConfig, PublicKey, Signer, keygen, open_run, read_run, verify_run
-from safeguard.audit.recover import recover
-from safeguard.audit.segments import FOLDER, RING
+from safeguard.audit.journal.recover import recover
+from safeguard.audit.journal.segments import FOLDER, RING
 from safeguard.core.enums import Enforcement, RecordKind
 from safeguard.core.errors import JournalError
 from tests.unit.audit_edit import contents, put, put_contents, raw, resigned
@@ -189,7 +189,7 @@ def _sizes(run: Path) -> int:
 
 
 def _signer(key: Path) -> Signer:
-    from safeguard.audit.keys import read_signer
+    from safeguard.audit.journal.keys import read_signer
 
     return read_signer(key)
 

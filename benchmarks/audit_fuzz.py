@@ -31,9 +31,10 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script from a clone
 
 from benchmarks.audit_faults import EDITS, make
-from safeguard.audit import frames, packing, read_run, verify_offline, verify_run
-from safeguard.audit.ring import Ring
-from safeguard.audit.segments import FOLDER, RING
+from safeguard.audit import read_run, verify_offline, verify_run
+from safeguard.audit.journal import frames, packing
+from safeguard.audit.journal.ring import Ring
+from safeguard.audit.journal.segments import FOLDER, RING
 from safeguard.core.errors import JournalError
 from tests.unit.audit_edit import contents, put, put_contents, raw
 

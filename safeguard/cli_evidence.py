@@ -41,7 +41,7 @@ def audit_prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be cut.")] = False,
 ) -> None:
     """Cut whole segments from the beginning of a run; the rest still verifies, and says what is missing."""
-    from safeguard.audit.keys import read_signer
+    from safeguard.audit.journal.keys import read_signer
     from safeguard.audit.prune import Rule, first_episode, plan_cut, prune
 
     wanted, now = Rule.parse(rule), time.time_ns()

@@ -85,7 +85,7 @@ def audit_verify(
 @commands.command("schemas", epilog="Example: safeguard audit schemas")
 def audit_schemas() -> None:
     """Print the JSON Schemas of all record kinds."""
-    from safeguard.audit.records import json_schemas
+    from safeguard.audit.records.registry import json_schemas
 
     print(json.dumps(json_schemas(), indent=1, sort_keys=True))
 
@@ -97,8 +97,8 @@ def audit_recover(
     reason: Annotated[str, typer.Option(help="For the record.")] = "left open",
 ) -> None:
     """Close a run whose writer died: cut an unfinished frame, empty the ring, say so in a record, sign."""
-    from safeguard.audit.keys import read_signer
-    from safeguard.audit.recover import recover
+    from safeguard.audit.journal.keys import read_signer
+    from safeguard.audit.journal.recover import recover
 
     done = recover(run, read_signer(key), reason)
     console.print(

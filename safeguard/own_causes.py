@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safeguard.audit.journal import Journal
+from safeguard.audit.journal.journal import Journal
 from safeguard.core.enums import Authority, Cause, FilterStatus, Level
 from safeguard.core.types import Decision, Proposal, Verdict
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safeguard.audit.records import Record
+from safeguard.audit.records.registry import Record
 from safeguard.core.enums import Cause
 from safeguard.core.errors import JournalError
 from safeguard.core.protocols import PolicyPort

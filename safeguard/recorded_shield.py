@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from safeguard.audit.records import EpisodeOpen, Record, RunOpen
+from safeguard.audit.records.registry import EpisodeOpen, Record, RunOpen
 from safeguard.core.config import ShieldConfig
 from safeguard.core.errors import JournalError
 from safeguard.core.protocols import PolicyPort

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
-from safeguard.audit.decode import decode_observation, decode_proposal, decode_spec, decode_timings
-from safeguard.audit.encode import Json, JsonObject, encode_decision
 from safeguard.audit.reader import read_run
-from safeguard.audit.records import SCHEMAS, UPGRADES, DecisionRecord, EpisodeOpen, Human, Record, RunOpen
+from safeguard.audit.records.decode import decode_observation, decode_proposal, decode_spec, decode_timings
+from safeguard.audit.records.encode import Json, JsonObject, encode_decision
+from safeguard.audit.records.registry import SCHEMAS, UPGRADES, DecisionRecord, EpisodeOpen, Human, Record, RunOpen
 from safeguard.core.errors import JournalError
 from safeguard.core.types import Decision
 from safeguard.recorded_shield import Rebuild, RecordedPort, ShieldLike, recorded_config, recorded_shield

@@ -16,9 +16,9 @@ from typing import Any, Final, Literal, TypeAlias, cast
 
 import orjson
 
-from safeguard.audit.encode import Json
 from safeguard.audit.identity import machine, versions
-from safeguard.audit.records import DecisionRecord, RunOpen
+from safeguard.audit.records.encode import Json
+from safeguard.audit.records.registry import DecisionRecord, RunOpen
 from safeguard.core.enums import Mode
 
 Strictness: TypeAlias = Literal["exact", "tolerant"]

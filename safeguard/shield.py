@@ -17,10 +17,10 @@ from typing import Self, TypeGuard
 
 from numpy.typing import ArrayLike
 
-from safeguard.audit.encode import Json, decision_body, encode_spec, jsonable
 from safeguard.audit.identity import run_open_body
-from safeguard.audit.journal import Journal, open_run
-from safeguard.audit.settings import AuditConfig
+from safeguard.audit.journal.journal import Journal, open_run
+from safeguard.audit.journal.settings import AuditConfig
+from safeguard.audit.records.encode import Json, decision_body, encode_spec, jsonable
 from safeguard.controllers import ArmPlatform, controller_for
 from safeguard.core.config import ShieldConfig
 from safeguard.core.enums import Authority, Cause, Enforcement, FilterStatus, Mode, NominalKind, RecordKind

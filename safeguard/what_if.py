@@ -17,9 +17,9 @@ import numpy as np
 import yaml
 from pydantic import JsonValue, ValidationError
 
-from safeguard.audit.decode import decode_array
-from safeguard.audit.encode import Json
-from safeguard.audit.records import Record, RunOpen
+from safeguard.audit.records.decode import decode_array
+from safeguard.audit.records.encode import Json
+from safeguard.audit.records.registry import Record, RunOpen
 from safeguard.core.config import ShieldConfig
 from safeguard.core.errors import ConfigError
 from safeguard.core.mistakes import mistakes

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from safeguard.audit import AuditConfig, VerifyReport, open_run, read_public, verify_run, write_report
-from safeguard.audit.encode import Json
+from safeguard.audit.records.encode import Json
 from safeguard.core.config import ShieldConfig
 from safeguard.core.enums import Enforcement
 from safeguard.core.robot import RobotModel

@@ -40,8 +40,8 @@ from safeguard.scenarios.scenario import OperatorScript, Scenario
 from safeguard.scenarios.world import Task, World
 
 if TYPE_CHECKING:
-    from safeguard.audit.journal import Journal
-    from safeguard.audit.settings import AuditConfig
+    from safeguard.audit.journal.journal import Journal
+    from safeguard.audit.journal.settings import AuditConfig
     from safeguard.core.config import ShieldConfig
     from safeguard.monitors import Calibration
 

@@ -24,8 +24,8 @@ from typing import Any, Final, Self, cast
 import numpy as np
 
 from safeguard.audit import AuditConfig, keygen, open_run, read_public, read_run, verify_run
-from safeguard.audit.encode import Json
 from safeguard.audit.identity import machine
+from safeguard.audit.records.encode import Json
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.core.config import BrakeConfig, FilterConfig, ShieldConfig, SolverConfig
 from safeguard.core.enums import Enforcement, RecordKind, Reference

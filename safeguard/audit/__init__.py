@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from safeguard.audit.identity import run_open_body
-    from safeguard.audit.journal import Journal, open_run
-    from safeguard.audit.keys import PublicKey, Signer, keygen, read_public
+    from safeguard.audit.journal.journal import Journal, open_run
+    from safeguard.audit.journal.keys import PublicKey, Signer, keygen, read_public
+    from safeguard.audit.journal.scan import JournalDamageError
+    from safeguard.audit.journal.settings import AuditConfig
     from safeguard.audit.reader import read_run
-    from safeguard.audit.records import Record
-    from safeguard.audit.report import write_report
-    from safeguard.audit.scan import JournalDamageError
-    from safeguard.audit.settings import AuditConfig
+    from safeguard.audit.records.registry import Record
+    from safeguard.audit.report.page import write_report
     from safeguard.audit.verify import VerifyReport, verify_run
 
 _HOMES = {
-    "AuditConfig": "settings",
-    "Journal": "journal",
-    "JournalDamageError": "scan",
-    "PublicKey": "keys",
-    "Record": "records",
-    "Signer": "keys",
+    "AuditConfig": "journal.settings",
+    "Journal": "journal.journal",
+    "JournalDamageError": "journal.scan",
+    "PublicKey": "journal.keys",
+    "Record": "records.registry",
+    "Signer": "journal.keys",
     "VerifyReport": "verify",
-    "keygen": "keys",
-    "open_run": "journal",
-    "read_public": "keys",
+    "keygen": "journal.keys",
+    "open_run": "journal.journal",
+    "read_public": "journal.keys",
     "read_run": "reader",
     "run_open_body": "identity",
     "verify_run": "verify",
-    "write_report": "report",
+    "write_report": "report.page",
 }
 
 __all__ = [

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from uuid import uuid4
 
-from safeguard.audit.encode import Json, JsonObject
+from safeguard.audit.records.encode import Json, JsonObject
 from safeguard.core.enums import Enforcement
 from safeguard.core.version import __version__
 

@@ -12,13 +12,14 @@ from typing import Final, Self, cast
 
 import ormsgpack
 
-from safeguard.audit import frames
-from safeguard.audit.cut import CODE, CUT, PART, SIGNATURE, Cut, CutRange, RetentionCut, boundary, read_cut, signed_text
-from safeguard.audit.keys import Checkpoint, Signer
-from safeguard.audit.merkle import Tree
-from safeguard.audit.records import BY_CODE, KINDS
-from safeguard.audit.scan import Scan
-from safeguard.audit.segments import FOLDER, PACKED, RAW, blocks, segment_digest
+from safeguard.audit.journal import frames
+from safeguard.audit.journal.cut import CUT, PART, SIGNATURE, Cut, boundary, read_cut, signed_text
+from safeguard.audit.journal.keys import Checkpoint, Signer
+from safeguard.audit.journal.merkle import Tree
+from safeguard.audit.journal.scan import Scan
+from safeguard.audit.journal.segments import FOLDER, PACKED, RAW, blocks, segment_digest
+from safeguard.audit.records.cut import CODE, CutRange, RetentionCut
+from safeguard.audit.records.registry import BY_CODE, KINDS
 from safeguard.audit.verify import VerifyReport, verify_run
 from safeguard.core.enums import RecordKind
 from safeguard.core.errors import JournalError

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from safeguard.audit.keys import PublicKey
-from safeguard.audit.records import BY_CODE, Record, parse_body, plain_body
-from safeguard.audit.scan import Entry, JournalDamageError, Scan
+from safeguard.audit.journal.keys import PublicKey
+from safeguard.audit.journal.scan import Entry, JournalDamageError, Scan
+from safeguard.audit.records.registry import BY_CODE, Record, parse_body, plain_body
 
 __all__ = ["JournalDamageError", "read_run", "record_of"]
 

@@ -12,8 +12,8 @@ from typing import Final
 from rich.color import ColorSystem
 from rich.style import Style
 
-from safeguard.audit.encode import JsonObject, encode_number
-from safeguard.audit.records import EpisodeOpen, RunOpen
+from safeguard.audit.records.encode import JsonObject, encode_number
+from safeguard.audit.records.registry import EpisodeOpen, RunOpen
 from safeguard.audit.story import Margin, Row, story
 from safeguard.audit.timeline import Moment, joint_names, moments
 from safeguard.core.enums import Cause, Mode, RecordKind

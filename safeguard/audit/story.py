@@ -9,10 +9,10 @@ from typing import Final, Literal, TypeAlias, cast
 
 from pydantic import JsonValue
 
-from safeguard.audit.bodies import FilterBody, OutcomeBody, VerdictBody, full_verdict
-from safeguard.audit.decode import decode_number
-from safeguard.audit.encode import Json
-from safeguard.audit.records import (
+from safeguard.audit.records.bodies import FilterBody, OutcomeBody, VerdictBody, full_verdict
+from safeguard.audit.records.decode import decode_number
+from safeguard.audit.records.encode import Json
+from safeguard.audit.records.registry import (
     DecisionRecord,
     EpisodeClose,
     EpisodeOpen,

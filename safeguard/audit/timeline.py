@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from safeguard.audit.encode import JsonObject
 from safeguard.audit.reader import read_run
-from safeguard.audit.records import SCHEMAS, DecisionRecord, EpisodeOpen, Record, RunOpen
+from safeguard.audit.records.encode import JsonObject
+from safeguard.audit.records.registry import SCHEMAS, DecisionRecord, EpisodeOpen, Record, RunOpen
 from safeguard.core.enums import RecordKind
 from safeguard.core.errors import JournalError
 from safeguard.core.types import NS_PER_S

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from safeguard.audit.keys import PublicKey
+from safeguard.audit.journal.keys import PublicKey
+from safeguard.audit.journal.runs import ListedRun, place_problem
+from safeguard.audit.journal.scan import JournalDamageError, Proved, Scan
 from safeguard.audit.reader import record_of
-from safeguard.audit.records import Record
-from safeguard.audit.runs import ListedRun, place_problem
-from safeguard.audit.scan import JournalDamageError, Proved, Scan
+from safeguard.audit.records.registry import Record
 
 IntegrityVerdict: TypeAlias = Literal["complete", "self-signed", "open", "gap", "truncated", "altered"]
 

@@ -13,7 +13,7 @@ Nothing in the control loop raises these: a bad policy, sensor or solver becomes
     ├── CertificateError   a certificate that is damaged or belongs to something else (safeguard.core.certificate)
     │   └── NotCertifiableError  no speed envelope leaves authority after the disturbance; names the joint
     ├── JournalError       a run folder that cannot be written or read
-    │   ├── JournalDamageError  a journal whose bytes are not what was written (safeguard.audit.scan)
+    │   ├── JournalDamageError  a journal whose bytes are not what was written (safeguard.audit.journal.scan)
     │   └── CutShortError       a damaged journal, read up to the damage (safeguard.audit.timeline)
     └── MissingExtraError  an optional dependency that the called feature needs
 """

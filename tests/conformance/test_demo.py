@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from safeguard.audit import verify_run
-from safeguard.audit.segments import RAW, blocks
+from safeguard.audit.journal.segments import RAW, blocks
 from safeguard.core.enums import Enforcement
 from safeguard.scenarios.demo import SCENARIOS, DemoResult, run_demo
 from safeguard.scenarios.referee import MOTION, ViolationKind

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from safeguard.audit import read_public, verify_run
-from safeguard.audit.records import Record, RunOpen
+from safeguard.audit.records.registry import Record, RunOpen
 from safeguard.core.config import MarginConfig
 from safeguard.core.protocols import PolicyPort
 from safeguard.replay import recorded_config, recorded_shield, replay_run

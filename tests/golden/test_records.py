@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
-from safeguard.audit.records import SCHEMAS, UPGRADES, DecisionRecord, RunOpen, parse_body, plain_body
+from safeguard.audit.records.registry import SCHEMAS, UPGRADES, DecisionRecord, RunOpen, parse_body, plain_body
 from safeguard.core.enums import RecordKind
 
 FILES = sorted((Path(__file__).parent / "records").glob("*.json"))

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from safeguard.audit import AuditConfig
-from safeguard.audit.encode import encode_decision
+from safeguard.audit.records.encode import encode_decision
 from safeguard.controllers import ArmPlatform, SafetyFilter
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.core.config import BrakeConfig, FilterConfig, ShieldConfig

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import safeguard.shield as shield_module
-from safeguard.audit.encode import decision_body
 from safeguard.audit.identity import run_open_body
+from safeguard.audit.records.encode import decision_body
 from safeguard.controllers import ArmPlatform
 from safeguard.controllers.checker import Checker
 from safeguard.core.enums import Enforcement, FilterStatus, Mode, RecordKind

@@ -14,10 +14,11 @@ import numpy as np
 import orjson
 import pytest
 
-from safeguard.audit import AuditConfig, PublicKey, frames, keygen, read_public, verify, verify_run
-from safeguard.audit.encode import encode_command
-from safeguard.audit.keys import Checkpoint
-from safeguard.audit.scan import Entry, Scan
+from safeguard.audit import AuditConfig, PublicKey, keygen, read_public, verify, verify_run
+from safeguard.audit.journal import frames
+from safeguard.audit.journal.keys import Checkpoint
+from safeguard.audit.journal.scan import Entry, Scan
+from safeguard.audit.records.encode import encode_command
 from safeguard.controllers import ArmPlatform
 from safeguard.core.types import Decision
 from safeguard.replay import replay_run

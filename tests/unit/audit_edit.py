@@ -8,13 +8,13 @@ from typing import Any
 
 import ormsgpack
 
-from safeguard.audit import frames
-from safeguard.audit.encode import expanded
-from safeguard.audit.keys import Checkpoint, Signer
-from safeguard.audit.merkle import Tree
-from safeguard.audit.records import BY_CODE
-from safeguard.audit.scan import unpacked
-from safeguard.audit.segments import FOLDER, PACKED, RAW, blocks
+from safeguard.audit.journal import frames
+from safeguard.audit.journal.keys import Checkpoint, Signer
+from safeguard.audit.journal.merkle import Tree
+from safeguard.audit.journal.scan import unpacked
+from safeguard.audit.journal.segments import FOLDER, PACKED, RAW, blocks
+from safeguard.audit.records.encode import expanded
+from safeguard.audit.records.registry import BY_CODE
 
 
 def segments(run: Path) -> list[Path]:

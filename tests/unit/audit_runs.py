@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from safeguard.audit.encode import Json, JsonObject, decision_body, encode_spec
 from safeguard.audit.identity import run_open_body
-from safeguard.audit.journal import Journal, open_run
-from safeguard.audit.settings import AuditConfig
+from safeguard.audit.journal.journal import Journal, open_run
+from safeguard.audit.journal.settings import AuditConfig
+from safeguard.audit.records.encode import Json, JsonObject, decision_body, encode_spec
 from safeguard.core.enums import (
     Authority,
     Cause,

@@ -16,7 +16,7 @@ import pytest
 from safeguard.audit import open_run
 from safeguard.audit.exports import EXPORTS, export_run
 from safeguard.audit.reader import read_run
-from safeguard.audit.records import DecisionRecord, Record
+from safeguard.audit.records.registry import DecisionRecord, Record
 from safeguard.core.enums import Enforcement, RecordKind
 from safeguard.core.robot import RobotModel
 from tests.unit.audit_runs import (

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import TypeAdapter
 
-from safeguard.audit import frames
-from safeguard.audit.bodies import Array, Spec
-from safeguard.audit.decode import (
+from safeguard.audit.journal import frames
+from safeguard.audit.journal.scan import unpacked
+from safeguard.audit.records.bodies import Array, Spec
+from safeguard.audit.records.decode import (
     decode_array,
     decode_command,
     decode_decision,
@@ -24,9 +25,8 @@ from safeguard.audit.decode import (
     decode_proposal,
     decode_spec,
 )
-from safeguard.audit.encode import Json, decision_body, encode_array, encode_number, encode_spec, jsonable
-from safeguard.audit.records import KINDS, DecisionRecord, parse_body, plain_body
-from safeguard.audit.scan import unpacked
+from safeguard.audit.records.encode import Json, decision_body, encode_array, encode_number, encode_spec, jsonable
+from safeguard.audit.records.registry import KINDS, DecisionRecord, parse_body, plain_body
 from safeguard.core.enums import Cause, FilterStatus, Mode, RecordKind
 from safeguard.core.types import (
     Command,

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 from safeguard import Observation, RobotModel, RobotState, Shield
 from safeguard.audit import AuditConfig, PublicKey, keygen
-from safeguard.audit.encode import JsonObject
 from safeguard.audit.evidence import Dossier, Finding, Outside, assemble, gather, write_dossier
 from safeguard.audit.evidence.checks import CHECKS
 from safeguard.audit.evidence.dossier import Judged
 from safeguard.audit.evidence.facts import present
 from safeguard.audit.evidence.model import Node, argument, clauses, text_of, worst
-from safeguard.audit.records import SCHEMAS
+from safeguard.audit.records.encode import JsonObject
+from safeguard.audit.records.registry import SCHEMAS
 from safeguard.cli_evidence import commands
 from safeguard.core.enums import Enforcement, RecordKind, Reference
 from safeguard.core.errors import JournalError

@@ -21,10 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safeguard.audit import exports, open_run, timeline
-from safeguard.audit.encode import JsonObject
 from safeguard.audit.exports import EXPORTS, default_out, export_run
 from safeguard.audit.reader import read_run
-from safeguard.audit.records import SCHEMAS, Record, json_schemas
+from safeguard.audit.records.encode import JsonObject
+from safeguard.audit.records.registry import SCHEMAS, Record, json_schemas
 from safeguard.audit.timeline import CutShortError, Moment, envelope, moments
 from safeguard.core.enums import Enforcement, RecordKind
 from safeguard.core.errors import ConfigError, JournalError, MissingExtraError

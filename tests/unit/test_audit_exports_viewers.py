@@ -13,7 +13,7 @@ import pytest
 
 from safeguard.audit.exports import export_run
 from safeguard.audit.reader import read_run
-from safeguard.audit.records import json_schemas
+from safeguard.audit.records.registry import json_schemas
 from safeguard.audit.timeline import Moment, envelope, moments
 from safeguard.core.enums import FilterStatus, Mode, RecordKind
 from safeguard.core.errors import JournalError

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safeguard.audit import frames
-from safeguard.audit.frames import LONGEST, PREFIX, FrameError, Head
+from safeguard.audit.journal import frames
+from safeguard.audit.journal.frames import LONGEST, PREFIX, FrameError, Head
 
 CONTENTS = st.lists(st.binary(min_size=1, max_size=40), max_size=12)
 

@@ -9,7 +9,7 @@ import pytest
 
 import safeguard.audit
 from safeguard.audit.identity import machine, run_open_body, versions
-from safeguard.audit.records import Machine, RunOpen
+from safeguard.audit.records.registry import Machine, RunOpen
 from safeguard.core.enums import Enforcement
 
 

@@ -11,11 +11,21 @@ from typing import Any, cast
 import ormsgpack
 import pytest
 
-from safeguard.audit import AuditConfig, Journal, JournalDamageError, frames, open_run, read_run, verify_run
-from safeguard.audit.encode import JsonObject
-from safeguard.audit.frames import LONGEST
-from safeguard.audit.records import KINDS, SCHEMAS, DecisionRecord, Gap, RunClose, RunOpen, json_schemas, schemas_digest
-from safeguard.audit.segments import FOLDER, RAW
+from safeguard.audit import AuditConfig, Journal, JournalDamageError, open_run, read_run, verify_run
+from safeguard.audit.journal import frames
+from safeguard.audit.journal.frames import LONGEST
+from safeguard.audit.journal.segments import FOLDER, RAW
+from safeguard.audit.records.encode import JsonObject
+from safeguard.audit.records.registry import (
+    KINDS,
+    SCHEMAS,
+    DecisionRecord,
+    Gap,
+    RunClose,
+    RunOpen,
+    json_schemas,
+    schemas_digest,
+)
 from safeguard.core.enums import Enforcement, Mode, RecordKind
 from safeguard.core.errors import JournalError
 from tests.unit import audit_edit
@@ -137,7 +147,7 @@ def test_a_read_only_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_disk_full_at_the_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run whose header cannot be written does not start, and leaves nothing in the way of another try."""
-    monkeypatch.setattr("safeguard.audit.segments.os.write", full_disk)
+    monkeypatch.setattr("safeguard.audit.journal.segments.os.write", full_disk)
     with pytest.raises(JournalError, match="No space left"):
         started(tmp_path / "run")
     monkeypatch.undo()
@@ -186,7 +196,7 @@ def test_a_write_error_never_reaches_the_loop(
     file = tmp_path / FOLDER / f"000000{RAW}"
     size = file.stat().st_size
     with monkeypatch.context() as patch:
-        patch.setattr("safeguard.audit.segments.os.write", fault)
+        patch.setattr("safeguard.audit.journal.segments.os.write", fault)
         assert journal.append(RecordKind.EPISODE_CLOSE, CLOSED) == -1
         assert says in journal.failed
         assert "record 2 (episode_close)" in journal.failed
@@ -207,7 +217,7 @@ def test_failed_stays_until_a_decision_has_seen_it(tmp_path: Path, monkeypatch: 
     """What is placed between two ticks does not take back that a record was lost; the next decision does."""
     journal = started(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("safeguard.audit.segments.os.write", full_disk)
+        patch.setattr("safeguard.audit.journal.segments.os.write", full_disk)
         append_tick(journal, 0, observation(0), decision(0))
     assert journal.append(RecordKind.EPISODE_CLOSE, CLOSED) == 3
     assert "No space left" in journal.failed
@@ -220,7 +230,7 @@ def test_a_gap_at_the_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Records that were lost last are told before run_close."""
     journal = started(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("safeguard.audit.segments.os.write", full_disk)
+        patch.setattr("safeguard.audit.journal.segments.os.write", full_disk)
         assert journal.append(RecordKind.EPISODE_CLOSE, CLOSED) == -1
     journal.close()
     assert journal.failed == ""
@@ -232,7 +242,7 @@ def test_a_disk_full_at_the_end_leaves_an_open_run(tmp_path: Path, monkeypatch: 
     """A journal that cannot write its end says so, does not raise, and is not taken for a closed one."""
     journal = started(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("safeguard.audit.segments.os.write", full_disk)
+        patch.setattr("safeguard.audit.journal.segments.os.write", full_disk)
         journal.close()
     assert "record 1 (run_close) could not be written" in journal.failed
     assert verify_run(tmp_path).verdict == "open"
@@ -246,7 +256,7 @@ def test_a_failed_sync_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     def refuse(fd: int) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("safeguard.audit.segments.os.fdatasync", refuse)
+    monkeypatch.setattr("safeguard.audit.journal.segments.os.fdatasync", refuse)
     journal.close()
     assert "Input/output error" in journal.failed
 
@@ -259,7 +269,7 @@ def test_each_is_synced_with_every_record(tmp_path: Path, monkeypatch: pytest.Mo
         synced.append(fd)
         real(fd)
 
-    monkeypatch.setattr("safeguard.audit.segments.os.fdatasync", sync)
+    monkeypatch.setattr("safeguard.audit.journal.segments.os.fdatasync", sync)
     with started(tmp_path, durability="each") as journal:
         for tick in range(5):
             before = len(synced)
@@ -270,7 +280,7 @@ def test_each_is_synced_with_every_record(tmp_path: Path, monkeypatch: pytest.Mo
             raise OSError(5, "Input/output error")
 
         with monkeypatch.context() as patch:
-            patch.setattr("safeguard.audit.segments.os.fdatasync", refuse)
+            patch.setattr("safeguard.audit.journal.segments.os.fdatasync", refuse)
             assert journal.append(RecordKind.EPISODE_CLOSE, CLOSED) == 6
             assert "Input/output error" in journal.failed
     assert verify_run(tmp_path).sound
@@ -372,7 +382,7 @@ def test_the_mirror_hears_of_a_failure(tmp_path: Path, monkeypatch: pytest.Monke
     listener = Listener()
     journal = mirrored(tmp_path, listener)
     with monkeypatch.context() as patch:
-        patch.setattr("safeguard.audit.segments.os.write", full_disk)
+        patch.setattr("safeguard.audit.journal.segments.os.write", full_disk)
         for tick in range(3):
             append_tick(journal, tick, observation(tick), decision(tick))
     journal.close()

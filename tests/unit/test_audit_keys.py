@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safeguard.audit.keys import Checkpoint, PublicKey, Signer, keygen, read_public, read_signer
+from safeguard.audit.journal.keys import Checkpoint, PublicKey, Signer, keygen, read_public, read_signer
 from safeguard.core.errors import JournalError
 
 SUMDB = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"

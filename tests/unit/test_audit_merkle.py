@@ -5,7 +5,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safeguard.audit.merkle import Tree
+from safeguard.audit.journal.merkle import Tree
 
 # Leaves and roots of the tests of Certificate Transparency (transparency-dev/merkle, testonly/constants.go); tree heads
 # of 0, 1, 2, … 8 leaves.

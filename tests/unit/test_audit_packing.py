@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safeguard.audit import frames, packing
-from safeguard.audit.packing import PackError, packed, turned, unpacked
+from safeguard.audit.journal import frames, packing
+from safeguard.audit.journal.packing import PackError, packed, turned, unpacked
 
 CONTENTS = st.lists(st.binary(min_size=1, max_size=40) | st.just(b"a record like others"), max_size=60)
 

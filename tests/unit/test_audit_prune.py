@@ -8,13 +8,14 @@ from typing import Any
 import ormsgpack
 import pytest
 
-from safeguard.audit import frames, keygen, prune, read_run, verify_offline, verify_run
-from safeguard.audit.cut import CUT, SIGNATURE, Cut, boundary, climbed, read_cut, signed_text
-from safeguard.audit.keys import Signer
-from safeguard.audit.merkle import Tree
+from safeguard.audit import keygen, prune, read_run, verify_offline, verify_run
+from safeguard.audit.journal import frames
+from safeguard.audit.journal.cut import CUT, SIGNATURE, Cut, boundary, climbed, read_cut, signed_text
+from safeguard.audit.journal.keys import Signer
+from safeguard.audit.journal.merkle import Tree
+from safeguard.audit.journal.segments import blocks
 from safeguard.audit.prune import DAY_NS, Plan, Pruned, Rule, first_episode, plan_cut
-from safeguard.audit.segments import blocks
-from safeguard.audit.summary import summarize
+from safeguard.audit.report.summary import summarize
 from safeguard.core.enums import Enforcement, RecordKind
 from safeguard.core.errors import JournalError
 from tests.unit.audit_runs import append_tick, decision, episode_open, observation, started

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from safeguard.audit import AuditConfig, Signer, frames, keygen, open_run, read_run, verify_run
-from safeguard.audit.records import Gap, Recovery, RunClose
-from safeguard.audit.recover import recover
-from safeguard.audit.ring import Ring
-from safeguard.audit.runs import ListedRun, add, listed
-from safeguard.audit.segments import FOLDER, RING
+from safeguard.audit import AuditConfig, Signer, keygen, open_run, read_run, verify_run
+from safeguard.audit.journal import frames
+from safeguard.audit.journal.recover import recover
+from safeguard.audit.journal.ring import Ring
+from safeguard.audit.journal.runs import ListedRun, add, listed
+from safeguard.audit.journal.segments import FOLDER, RING
+from safeguard.audit.records.registry import Gap, Recovery, RunClose
 from safeguard.core.enums import RecordKind
 from safeguard.core.errors import JournalError
 from tests.unit.audit_edit import contents, put

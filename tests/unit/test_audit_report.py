@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from safeguard.audit import write_report
-from safeguard.audit.encode import JsonObject
-from safeguard.audit.summary import Span, summarize, thin
-from safeguard.audit.svg import Frame, ticks
+from safeguard.audit.records.encode import JsonObject
+from safeguard.audit.report.summary import Span, summarize, thin
+from safeguard.audit.report.svg import Frame, ticks
 from safeguard.core.enums import Cause, Enforcement, FilterStatus, Mode, RecordKind
 from safeguard.core.errors import JournalError, MissingExtraError
 from safeguard.core.types import Vector
@@ -286,7 +286,7 @@ def test_without_matplotlib_the_error_names_the_extra(tmp_path: Path, monkeypatc
     def find(name: str) -> None:
         assert name == "matplotlib"
 
-    monkeypatch.setattr("safeguard.audit.plots.find_spec", find)
+    monkeypatch.setattr("safeguard.audit.report.plots.find_spec", find)
     with pytest.raises(MissingExtraError, match=r"safeguard-runtime\[report\]"):
         write_report(small_run(tmp_path))
     assert not (tmp_path / "report.html").exists()

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safeguard.audit import keygen, read_public, report_episode, report_interventions, summary, write_report
-from safeguard.audit.encode import JsonObject, decision_body
-from safeguard.audit.records import Limits
-from safeguard.audit.report_parts import duration_text
-from safeguard.audit.summary import Span, summarize
-from safeguard.audit.svg import coarse
+from safeguard.audit import keygen, read_public, write_report
+from safeguard.audit.records.encode import JsonObject, decision_body
+from safeguard.audit.records.registry import Limits
+from safeguard.audit.report import episode as report_episode
+from safeguard.audit.report import interventions as report_interventions
+from safeguard.audit.report import summary
+from safeguard.audit.report.parts import duration_text
+from safeguard.audit.report.summary import Span, summarize
+from safeguard.audit.report.svg import coarse
 from safeguard.core.enums import Cause, Enforcement, FilterStatus, Level, Mode, RecordKind
 from safeguard.core.types import Decision, Observation, TorqueCommand, Verdict
 from tests.unit.audit_runs import (

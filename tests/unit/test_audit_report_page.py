@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from safeguard.audit import write_report
-from safeguard.audit.encode import JsonObject, decision_body
+from safeguard.audit.records.encode import JsonObject, decision_body
 from safeguard.core.enums import Cause, Enforcement, FilterStatus, Level, Mode, RecordKind
 from safeguard.core.types import Decision, Margins, Verdict
 from tests.unit.audit_runs import PERIOD, decision, episode_open, observation, proposal, run_open, small_run, started

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safeguard.audit.frames import LONGEST, PREFIX
-from safeguard.audit.ring import HEADER, MAGIC, Ring
+from safeguard.audit.journal.frames import LONGEST, PREFIX
+from safeguard.audit.journal.ring import HEADER, MAGIC, Ring
 from safeguard.core.errors import JournalError
 
 CAPACITY = 256

@@ -10,10 +10,11 @@ from typing import Any
 import ormsgpack
 import pytest
 
-from safeguard.audit import frames, verify_run
-from safeguard.audit.keys import Checkpoint, Signer
-from safeguard.audit.merkle import Tree
-from safeguard.audit.segments import FOLDER, PACKED, PART, RAW, SegmentWriter, Style, blocks, pack
+from safeguard.audit import verify_run
+from safeguard.audit.journal import frames
+from safeguard.audit.journal.keys import Checkpoint, Signer
+from safeguard.audit.journal.merkle import Tree
+from safeguard.audit.journal.segments import FOLDER, PACKED, PART, RAW, SegmentWriter, Style, blocks, pack
 from tests.unit.audit_edit import contents, raw, segments
 
 Patch = pytest.MonkeyPatch
@@ -118,7 +119,7 @@ def test_every_segment_ends_with_a_checkpoint_of_all_before_it(tmp_path: Path) -
 def test_compressed_is_the_same_as_raw(tmp_path: Path, monkeypatch: Patch) -> None:
     """A segment unpacks to the bytes that were written."""
     with monkeypatch.context() as patch:
-        patch.setattr("safeguard.audit.segments.pack", kept)
+        patch.setattr("safeguard.audit.journal.segments.pack", kept)
         plain = written(tmp_path / "plain")
     packed = written(tmp_path / "packed")
     for one, other in zip(segments(plain), segments(packed), strict=True):
@@ -157,7 +158,7 @@ def test_syncs_are_as_told(tmp_path: Path, monkeypatch: Patch, durability: str, 
         synced.append(fd)
         real(fd)
 
-    monkeypatch.setattr("safeguard.audit.segments.os.fdatasync", sync)
+    monkeypatch.setattr("safeguard.audit.journal.segments.os.fdatasync", sync)
     writer = make(tmp_path, clock, segment_bytes=10**9, durability=durability, checkpoint_s=1.0)
     for tick, content in enumerate(small(20)):
         clock.now = 0.02 * tick
@@ -210,8 +211,8 @@ def failing(patch: Patch, at: int, fault: Callable[[int, bytes], int]) -> Genera
         return fault(fd, data) if count[0] - 1 == at else REAL_WRITE(fd, data)
 
     with patch.context() as inner:
-        inner.setattr("safeguard.audit.segments.os.write", write)
-        inner.setattr("safeguard.audit.segments.pack", kept)
+        inner.setattr("safeguard.audit.journal.segments.os.write", write)
+        inner.setattr("safeguard.audit.journal.segments.pack", kept)
         yield count
 
 
@@ -262,7 +263,7 @@ def test_half_a_frame_that_cannot_be_cut_off_is_cut_off_later(tmp_path: Path, mo
     writer.write(records[:1])
     real = os.ftruncate
     with failing(monkeypatch, 0, FAULTS["half written"]), monkeypatch.context() as patch:
-        patch.setattr("safeguard.audit.segments.os.ftruncate", refused(5))
+        patch.setattr("safeguard.audit.journal.segments.os.ftruncate", refused(5))
         for _ in range(2):
             with pytest.raises(OSError, match=r"short write|Input/output error"):
                 writer.write(records[1:2])
@@ -279,7 +280,7 @@ def test_an_end_that_was_refused_leaves_no_half_frame(tmp_path: Path, monkeypatc
     writer.write(small()[:1])
     writer.checkpoint()
     with failing(monkeypatch, 0, FAULTS["half written"]), monkeypatch.context() as patch:
-        patch.setattr("safeguard.audit.segments.os.ftruncate", refused(5))
+        patch.setattr("safeguard.audit.journal.segments.os.ftruncate", refused(5))
         with pytest.raises(OSError, match="short write"):
             writer.write(small()[1:2])
     writer.close()
@@ -297,8 +298,8 @@ def test_a_refused_sync_is_told(tmp_path: Path, monkeypatch: Patch, at: int) -> 
             raise OSError(5, "Input/output error")
         real(fd)
 
-    monkeypatch.setattr("safeguard.audit.segments.os.fdatasync", sync)
-    monkeypatch.setattr("safeguard.audit.segments.pack", kept)
+    monkeypatch.setattr("safeguard.audit.journal.segments.os.fdatasync", sync)
+    monkeypatch.setattr("safeguard.audit.journal.segments.pack", kept)
     told = list[OSError]()
     run = persistent(tmp_path / "run", told)
     assert [error.errno for error in told] == [5]
@@ -348,7 +349,7 @@ def test_a_compression_that_fails_leaves_the_raw_segment(tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"safeguard.audit.segments.{what}", refuse)
+        patch.setattr(f"safeguard.audit.journal.segments.{what}", refuse)
         run = written(tmp_path)
     assert {file.suffix for file in (run / FOLDER).iterdir()} == {RAW}
     assert verify_run(run, SIGNER.public).ok

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from safeguard import cli_audit
 from safeguard.audit import open_run, timeline
-from safeguard.audit.bodies import VerdictBody
-from safeguard.audit.encode import JsonObject
 from safeguard.audit.reader import read_run
-from safeguard.audit.records import DecisionRecord, Record
+from safeguard.audit.records.bodies import VerdictBody
+from safeguard.audit.records.encode import JsonObject
+from safeguard.audit.records.registry import DecisionRecord, Record
 from safeguard.audit.show import Choice, row_json, show_run, text_lines
 from safeguard.audit.story import UNTOUCHED, Row, smallest_of, story
 from safeguard.audit.timeline import CutShortError, Moment, moments

@@ -10,11 +10,12 @@ from typing import Any
 import ormsgpack
 import pytest
 
-from safeguard.audit import PublicKey, frames, keygen, packing, verify_run
-from safeguard.audit.keys import Checkpoint, Signer
-from safeguard.audit.merkle import Tree
-from safeguard.audit.ring import Ring
-from safeguard.audit.segments import FOLDER, PACKED, PART, RAW, RING, blocks
+from safeguard.audit import PublicKey, keygen, verify_run
+from safeguard.audit.journal import frames, packing
+from safeguard.audit.journal.keys import Checkpoint, Signer
+from safeguard.audit.journal.merkle import Tree
+from safeguard.audit.journal.ring import Ring
+from safeguard.audit.journal.segments import FOLDER, PACKED, PART, RAW, RING, blocks
 from safeguard.core.errors import JournalError
 from tests.unit import audit_edit
 from tests.unit.audit_runs import append_tick, decision, observation, run_open, small_run, started

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from safeguard.audit import Journal, frames, keygen, read_run, verify_run, writer
-from safeguard.audit.encode import JsonObject
-from safeguard.audit.keys import Signer
-from safeguard.audit.ring import Ring
-from safeguard.audit.scan import Scan
-from safeguard.audit.segments import FOLDER, RING, SegmentWriter
+from safeguard.audit import Journal, keygen, read_run, verify_run
+from safeguard.audit.journal import frames, writer
+from safeguard.audit.journal.keys import Signer
+from safeguard.audit.journal.ring import Ring
+from safeguard.audit.journal.scan import Scan
+from safeguard.audit.journal.segments import FOLDER, RING, SegmentWriter
+from safeguard.audit.records.encode import JsonObject
 from safeguard.core.enums import RecordKind
 from safeguard.core.errors import JournalError
 from tests.unit.audit_edit import contents, segments
@@ -296,7 +297,7 @@ def test_a_refused_batch_stays_in_the_ring(tmp_path: Path, ring: Ring, monkeypat
             raise OSError(28, "No space left on device")
         return real(fd, data)
 
-    monkeypatch.setattr("safeguard.audit.segments.os.write", write)
+    monkeypatch.setattr("safeguard.audit.journal.segments.os.write", write)
     for content in small():
         assert ring.put(content)
     producer = Producer()
@@ -328,7 +329,7 @@ def test_a_disk_that_stays_full_is_given_up(tmp_path: Path, ring: Ring, monkeypa
     for content in small():
         ring.put(content)
     with monkeypatch.context() as patch:
-        patch.setattr("safeguard.audit.segments.os.write", write)
+        patch.setattr("safeguard.audit.journal.segments.os.write", write)
         assert not writer.serve(Ring(tmp_path / FOLDER / RING), segment, Producer(lives=False))
     ring.release()
     report = verify_run(tmp_path)

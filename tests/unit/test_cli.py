@@ -13,7 +13,8 @@ import typer.core
 import typer.main
 
 from safeguard import cli
-from safeguard.audit import frames, verify_run
+from safeguard.audit import verify_run
+from safeguard.audit.journal import frames
 from safeguard.core.enums import Enforcement, RecordKind
 from safeguard.monitors import Calibration
 from safeguard.replay import replay_run

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from safeguard import cli
-from safeguard.audit import AuditConfig, frames, open_run
+from safeguard.audit import AuditConfig, open_run
+from safeguard.audit.journal import frames
 from tests.unit.audit_edit import contents, put
 from tests.unit.audit_runs import append_tick, decision, observation, run_open
 from tests.unit.cli_support import Call

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from safeguard.audit import verify_run
-from safeguard.audit.decode import decode_decision
 from safeguard.audit.reader import read_run
-from safeguard.audit.records import DecisionRecord
+from safeguard.audit.records.decode import decode_decision
+from safeguard.audit.records.registry import DecisionRecord
 from safeguard.controllers import ArmPlatform
 from safeguard.core.config import BrakeConfig, DriveConfig, FilterConfig, MarginConfig, ShieldConfig
 from safeguard.core.enums import Authority, Cause, Enforcement, FilterStatus, NominalKind

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from safeguard.audit import Journal
-from safeguard.audit.encode import JsonObject, decision_body
-from safeguard.audit.records import EpisodeOpen, Record
+from safeguard.audit.records.encode import JsonObject, decision_body
+from safeguard.audit.records.registry import EpisodeOpen, Record
 from safeguard.core.enums import Cause, Enforcement, FilterStatus, Mode, RecordKind
 from safeguard.core.errors import JournalError
 from safeguard.core.protocols import PolicyPort

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from pydantic import JsonValue
 
-from safeguard.audit.records import SCHEMAS
+from safeguard.audit.records.registry import SCHEMAS
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.controllers.tracking import ChunkTracking
 from safeguard.core.enums import Authority, Cause, Enforcement, FilterStatus, Mode, RecordKind, SolverStatus

@@ -114,7 +114,7 @@ def test_a_borrowed_journal_is_left_open(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_hold(tmp_path: Path, monkeypatch: Patch) -> None:
     """When records can no longer be written, the next tick is HOLD; an acknowledgement helps once they can again."""
     lab = Lab(beyond, audit=tmp_path).start(60)
-    monkeypatch.setattr("safeguard.audit.segments.os.write", full)
+    monkeypatch.setattr("safeguard.audit.journal.segments.os.write", full)
     lab.tick()
     decision = lab.tick()
     assert Cause.AUDIT_FAILED in decision.causes
@@ -138,7 +138,7 @@ def test_what_people_do_does_not_hide_a_lost_decision(tmp_path: Path, monkeypatc
     """A record that is placed between two ticks takes nothing back: the tick after a lost decision is HOLD."""
     lab = Lab(near, audit=tmp_path).start(10)
     with monkeypatch.context() as patch:
-        patch.setattr("safeguard.audit.segments.os.write", full)
+        patch.setattr("safeguard.audit.journal.segments.os.write", full)
         lab.tick()
     lab.acknowledge()
     decision = lab.tick()
@@ -154,7 +154,7 @@ def test_a_short_write_is_a_hold(tmp_path: Path, monkeypatch: Patch) -> None:
     def short(fd: int, line: bytes) -> int:
         return len(line) - 1
 
-    monkeypatch.setattr("safeguard.audit.segments.os.write", short)
+    monkeypatch.setattr("safeguard.audit.journal.segments.os.write", short)
     lab.tick()
     assert Cause.AUDIT_FAILED in lab.tick().causes
 
@@ -184,7 +184,7 @@ def test_what_is_not_recorded_is_not_released(monkeypatch: pytest.MonkeyPatch, t
     """The very tick whose record fails sends the stored stop, not the policy's motion (law 10)."""
     lab = Lab(near, audit=tmp_path).start(20)
     assert lab.tick().authority is Authority.POLICY
-    monkeypatch.setattr("safeguard.audit.segments.os.write", full)
+    monkeypatch.setattr("safeguard.audit.journal.segments.os.write", full)
     decision = lab.tick()
     assert decision.authority is Authority.BACKUP
     assert decision.filter.status is FilterStatus.BACKUP

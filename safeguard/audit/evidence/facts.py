@@ -11,8 +11,16 @@ from typing import cast
 from pydantic import BaseModel, JsonValue
 
 from safeguard.audit.evidence.model import clauses
-from safeguard.audit.keys import PublicKey
-from safeguard.audit.records import DecisionRecord, EpisodeClose, EpisodeOpen, FaultInjected, Human, Record, RunOpen
+from safeguard.audit.journal.keys import PublicKey
+from safeguard.audit.records.registry import (
+    DecisionRecord,
+    EpisodeClose,
+    EpisodeOpen,
+    FaultInjected,
+    Human,
+    Record,
+    RunOpen,
+)
 from safeguard.audit.verify import VerifyReport, verify_run
 from safeguard.core.enums import Cause, Enforcement, RecordKind
 

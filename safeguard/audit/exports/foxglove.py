@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
-from safeguard.audit.encode import Json, JsonObject
 from safeguard.audit.exports.scene import Scene, Shape
+from safeguard.audit.records.encode import Json, JsonObject
 from safeguard.core.types import NS_PER_S, Vector
 
 BASE: Final = "base"

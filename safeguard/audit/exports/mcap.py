@@ -25,11 +25,11 @@ import numpy as np
 import orjson
 from mcap.writer import Writer
 
-from safeguard.audit.decode import decode_array, decode_number
-from safeguard.audit.encode import Json, JsonObject, encode_number
 from safeguard.audit.exports.foxglove import SCHEMAS, reduced, scene_update, stamp, transforms
 from safeguard.audit.exports.scene import RATE_HZ, Scene, scene_of
-from safeguard.audit.records import DecisionRecord, Limits, RunOpen, json_schemas
+from safeguard.audit.records.decode import decode_array, decode_number
+from safeguard.audit.records.encode import Json, JsonObject, encode_number
+from safeguard.audit.records.registry import DecisionRecord, Limits, RunOpen, json_schemas
 from safeguard.audit.story import UNITS, UNTOUCHED, Row, Teller
 from safeguard.audit.timeline import Moment, envelope, joint_names, named
 from safeguard.core.types import NS_PER_S, Vector

@@ -19,8 +19,8 @@ from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportRes
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from safeguard.audit.encode import encode_number
-from safeguard.audit.records import RunOpen
+from safeguard.audit.records.encode import encode_number
+from safeguard.audit.records.registry import RunOpen
 from safeguard.audit.story import Row, Teller
 from safeguard.audit.timeline import Moment
 from safeguard.core.errors import JournalError

@@ -12,8 +12,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from safeguard.audit.encode import Json, JsonObject
-from safeguard.audit.records import SCHEMAS
+from safeguard.audit.records.encode import Json, JsonObject
+from safeguard.audit.records.registry import SCHEMAS
 from safeguard.audit.timeline import Moment, current_body
 from safeguard.core.enums import Mode, RecordKind
 

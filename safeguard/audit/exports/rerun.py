@@ -29,9 +29,9 @@ import rerun as rr
 import rerun.blueprint as rrb
 from rerun_bindings import check_for_rrd_footer
 
-from safeguard.audit.decode import decode_array, decode_number
 from safeguard.audit.exports.scene import RATE_HZ, Scene, Shape, scene_of
-from safeguard.audit.records import DecisionRecord, Limits, RunOpen
+from safeguard.audit.records.decode import decode_array, decode_number
+from safeguard.audit.records.registry import DecisionRecord, Limits, RunOpen
 from safeguard.audit.story import UNITS, Row, Teller
 from safeguard.audit.timeline import Moment, joint_names, named
 from safeguard.core.enums import FilterStatus, Mode

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 
 import numpy as np
 
-from safeguard.audit.records import RunOpen
+from safeguard.audit.records.registry import RunOpen
 from safeguard.core.errors import SafeguardError
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Vector

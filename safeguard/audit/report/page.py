@@ -11,14 +11,14 @@ from typing import Final, Protocol
 
 from pydantic import JsonValue
 
-from safeguard.audit.keys import PublicKey
-from safeguard.audit.plots import require_matplotlib, write_plots
-from safeguard.audit.report_episode import episode_sections, overview
-from safeguard.audit.report_facts import calibrations, certificate, identity, limits, mode_table, monitors
-from safeguard.audit.report_interventions import interventions_section
-from safeguard.audit.report_parts import command, count_text, figure_text, shield_badge
-from safeguard.audit.report_trust import assumptions, integrity, not_covered
-from safeguard.audit.summary import EpisodeSummary, RunSummary, summarize
+from safeguard.audit.journal.keys import PublicKey
+from safeguard.audit.report.episode import episode_sections, overview
+from safeguard.audit.report.facts import calibrations, certificate, identity, limits, mode_table, monitors
+from safeguard.audit.report.interventions import interventions_section
+from safeguard.audit.report.parts import command, count_text, figure_text, shield_badge
+from safeguard.audit.report.plots import require_matplotlib, write_plots
+from safeguard.audit.report.summary import EpisodeSummary, RunSummary, summarize
+from safeguard.audit.report.trust import assumptions, integrity, not_covered
 from safeguard.core.enums import FilterStatus, Mode
 
 OUTCOMES: Final = 400
@@ -74,7 +74,7 @@ def write_report(
 
 
 def _page(run: RunSummary, replay: ReplayVerdict | None) -> str:
-    template = resources.files("safeguard.audit").joinpath("report.html").read_text(encoding="utf-8")
+    template = resources.files("safeguard.audit.report").joinpath("report.html").read_text(encoding="utf-8")
     sections = episode_sections(run)
     return Template(template).substitute(
         title=escape(f"{run.opened.robot.name}, run {run.opened.run_id[:8]}"),

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final
 
-from safeguard.audit import frames
+from safeguard.audit.journal import frames
 
 MAGIC: Final = b"SGPACK1\n"
 _HEAD: Final = struct.Struct("<IIII")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from safeguard.audit.decode import decode_number
-from safeguard.audit.records import Limits
-from safeguard.audit.summary import EpisodeSummary, RunSummary, Series, Span, thin
+from safeguard.audit.records.decode import decode_number
+from safeguard.audit.records.registry import Limits
+from safeguard.audit.report.summary import EpisodeSummary, RunSummary, Series, Span, thin
 from safeguard.core.errors import MissingExtraError
 from safeguard.core.types import Vector
 

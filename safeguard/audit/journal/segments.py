@@ -14,9 +14,9 @@ from pathlib import Path
 from threading import Thread
 from typing import Final, Protocol
 
-from safeguard.audit import frames, packing
-from safeguard.audit.keys import Checkpoint, Signer
-from safeguard.audit.merkle import Tree
+from safeguard.audit.journal import frames, packing
+from safeguard.audit.journal.keys import Checkpoint, Signer
+from safeguard.audit.journal.merkle import Tree
 
 FOLDER: Final = "journal"
 RING: Final = "ring"

@@ -9,11 +9,11 @@ from typing import Final
 
 import numpy as np
 
-from safeguard.audit.decode import decode_number
-from safeguard.audit.records import JointLimits, Limits
-from safeguard.audit.report_parts import count_text, figure_text, shield_badge, term_list
-from safeguard.audit.summary import EpisodeSummary, RunSummary, Series, Span
-from safeguard.audit.svg import Curve, Frame, Lane, Rule, coarse, lanes_chart, line_chart
+from safeguard.audit.records.decode import decode_number
+from safeguard.audit.records.registry import JointLimits, Limits
+from safeguard.audit.report.parts import count_text, figure_text, shield_badge, term_list
+from safeguard.audit.report.summary import EpisodeSummary, RunSummary, Series, Span
+from safeguard.audit.report.svg import Curve, Frame, Lane, Rule, coarse, lanes_chart, line_chart
 from safeguard.core.enums import Level, Mode
 from safeguard.core.types import Vector
 

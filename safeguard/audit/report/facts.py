@@ -8,10 +8,10 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from safeguard.audit.decode import decode_number
-from safeguard.audit.records import JointLimits
-from safeguard.audit.report_account import MonitorAccount, configured, levels_text
-from safeguard.audit.report_parts import (
+from safeguard.audit.records.decode import decode_number
+from safeguard.audit.records.registry import JointLimits
+from safeguard.audit.report.account import MonitorAccount, configured, levels_text
+from safeguard.audit.report.parts import (
     NO_NUMBER,
     cell,
     count_text,
@@ -20,7 +20,7 @@ from safeguard.audit.report_parts import (
     numbers,
     table,
 )
-from safeguard.audit.summary import RunSummary
+from safeguard.audit.report.summary import RunSummary
 from safeguard.core.enums import Level
 
 CERTIFICATE: Final = ("shield", "filter", "certificate")

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import ormsgpack
 
-from safeguard.audit import frames
-from safeguard.audit.frames import PREFIX, FrameError
-from safeguard.audit.keys import Signer
-from safeguard.audit.records import BY_CODE, KINDS, SCHEMAS, schemas_digest
-from safeguard.audit.ring import Ring
-from safeguard.audit.scan import Scan
-from safeguard.audit.segments import FOLDER, RAW, RING, Anchor, SegmentWriter, Style, blocks
+from safeguard.audit.journal import frames
+from safeguard.audit.journal.frames import PREFIX, FrameError
+from safeguard.audit.journal.keys import Signer
+from safeguard.audit.journal.ring import Ring
+from safeguard.audit.journal.scan import Scan
+from safeguard.audit.journal.segments import FOLDER, RAW, RING, Anchor, SegmentWriter, Style, blocks
+from safeguard.audit.records.registry import BY_CODE, KINDS, SCHEMAS, schemas_digest
 from safeguard.core.enums import RecordKind
 from safeguard.core.errors import JournalError
 

@@ -9,9 +9,9 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from safeguard.audit.bodies import VerdictBody, full_verdict
-from safeguard.audit.decode import decode_number
-from safeguard.audit.records import DecisionRecord, Gap, Human, Record, Recovery, RunClose, RunOpen
+from safeguard.audit.records.bodies import VerdictBody, full_verdict
+from safeguard.audit.records.decode import decode_number
+from safeguard.audit.records.registry import DecisionRecord, Gap, Human, Record, Recovery, RunClose, RunOpen
 from safeguard.core.enums import Enforcement, FilterStatus, Level
 from safeguard.core.types import NS_PER_S
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
-from safeguard.audit.frames import LONGEST, PREFIX
+from safeguard.audit.journal.frames import LONGEST, PREFIX
 from safeguard.core.errors import JournalError
 
 MAGIC: Final = b"SGRING1\n"

@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from pydantic import JsonValue
 
-from safeguard.audit.bodies import Array, MarginsBody, ProposalBody, VerdictBody, full_verdict
-from safeguard.audit.decode import decode_array, decode_number
-from safeguard.audit.keys import PublicKey
-from safeguard.audit.records import (
+from safeguard.audit.journal.keys import PublicKey
+from safeguard.audit.records.bodies import Array, MarginsBody, ProposalBody, VerdictBody, full_verdict
+from safeguard.audit.records.decode import decode_array, decode_number
+from safeguard.audit.records.registry import (
     DecisionRecord,
     EpisodeClose,
     EpisodeOpen,
@@ -23,7 +23,7 @@ from safeguard.audit.records import (
     Record,
     RunOpen,
 )
-from safeguard.audit.report_account import Account
+from safeguard.audit.report.account import Account
 from safeguard.audit.verify import VerifyReport, verify_run
 from safeguard.core.enums import Enforcement, FilterStatus, Level, Mode
 from safeguard.core.errors import JournalError

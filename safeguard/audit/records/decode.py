@@ -1,10 +1,10 @@
-"""Validated record bodies back to loop types, bit for bit; the inverse of ``safeguard.audit.encode``."""
+"""Validated record bodies back to loop types, bit for bit; the inverse of ``safeguard.audit.records.encode``."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from safeguard.audit.bodies import (
+from safeguard.audit.records.bodies import (
     Array,
     CommandBody,
     FilterBody,
@@ -24,7 +24,7 @@ from safeguard.audit.bodies import (
     VerdictBody,
     full_verdict,
 )
-from safeguard.audit.records import DecisionRecord
+from safeguard.audit.records.registry import DecisionRecord
 from safeguard.core.types import (
     ActionSpec,
     Command,

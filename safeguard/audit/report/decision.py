@@ -9,7 +9,7 @@ from math import isfinite
 
 import numpy as np
 
-from safeguard.audit.bodies import (
+from safeguard.audit.records.bodies import (
     CommandBody,
     FilterBody,
     PDBody,
@@ -21,9 +21,9 @@ from safeguard.audit.bodies import (
     VerdictBody,
     full_verdict,
 )
-from safeguard.audit.decode import decode_array, decode_number
-from safeguard.audit.records import DecisionRecord
-from safeguard.audit.report_parts import (
+from safeguard.audit.records.decode import decode_array, decode_number
+from safeguard.audit.records.registry import DecisionRecord
+from safeguard.audit.report.parts import (
     NO_NUMBER,
     cell,
     command,
@@ -37,7 +37,7 @@ from safeguard.audit.report_parts import (
     table,
     term_list,
 )
-from safeguard.audit.summary import MARGINS, Arrival, EpisodeSummary, First, Intervention, RunSummary
+from safeguard.audit.report.summary import MARGINS, Arrival, EpisodeSummary, First, Intervention, RunSummary
 from safeguard.core.enums import Enforcement, FilterStatus, Level, Reference
 from safeguard.core.types import NS_PER_S, Vector
 

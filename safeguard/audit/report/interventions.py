@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from safeguard.audit.report_decision import after_text, before_text, decision_article
-from safeguard.audit.report_parts import NO_NUMBER, command, figure_text, mode_badge, shield_badge
+from safeguard.audit.report.decision import after_text, before_text, decision_article
+from safeguard.audit.report.parts import NO_NUMBER, command, figure_text, mode_badge, shield_badge
+from safeguard.audit.report.summary import EpisodeSummary, Intervention, RunSummary
 from safeguard.audit.story import scales_of, smallest_of
-from safeguard.audit.summary import EpisodeSummary, Intervention, RunSummary
 from safeguard.core.enums import Mode
 
 ROWS: Final = 600

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final, Literal, TypeAlias
 
-from safeguard.audit.report_account import Age, configured
-from safeguard.audit.report_facts import CERTIFICATE
-from safeguard.audit.report_parts import command, count_text, duration_text, facts_table, table
-from safeguard.audit.summary import RunSummary
+from safeguard.audit.report.account import Age, configured
+from safeguard.audit.report.facts import CERTIFICATE
+from safeguard.audit.report.parts import command, count_text, duration_text, facts_table, table
+from safeguard.audit.report.summary import RunSummary
 from safeguard.audit.verify import IntegrityVerdict
 from safeguard.core.enums import Enforcement, FilterStatus, Level
 

@@ -9,7 +9,7 @@ from math import floor, isfinite, log10
 
 import numpy as np
 
-from safeguard.audit.summary import Span, thin
+from safeguard.audit.report.summary import Span, thin
 from safeguard.core.types import Vector
 
 LANE = 18.0

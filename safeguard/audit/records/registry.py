@@ -1,6 +1,6 @@
 """What a journal holds: one pydantic model per record kind, with its schema version.
 
-The writer builds plain dicts (``safeguard.audit.encode``), because the control thread has no time to validate
+The writer builds plain dicts (``safeguard.audit.records.encode``), because the control thread has no time to validate
 them; readers validate every record. A change of meaning or of fields is a new version, and an upgrader reads the old
 one.
 """
@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, Generic, Literal, Self, TypeAlias, TypeV
 import orjson
 from pydantic import Field, JsonValue, model_validator
 
-from safeguard.audit.bodies import (
+from safeguard.audit.records.bodies import (
     Body,
     Number,
     ObservationBody,
@@ -25,8 +25,8 @@ from safeguard.audit.bodies import (
     Spec,
     TimingsBody,
 )
-from safeguard.audit.cut import CODE, RetentionCut
-from safeguard.audit.encode import JsonObject, expanded
+from safeguard.audit.records.cut import CODE, RetentionCut
+from safeguard.audit.records.encode import JsonObject, expanded
 from safeguard.core.enums import Enforcement, Mode, RecordKind
 
 

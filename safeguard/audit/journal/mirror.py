@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
-from safeguard.audit.encode import Json
+from safeguard.audit.records.encode import Json
 from safeguard.core.enums import Mode, RecordKind
 
 

@@ -16,13 +16,13 @@ from typing import Final, Literal, TypeAlias, cast
 
 import ormsgpack
 
-from safeguard.audit import cut, frames
-from safeguard.audit.encode import JsonObject, jsonable
-from safeguard.audit.frames import FrameError, Head
-from safeguard.audit.keys import Checkpoint, PublicKey
-from safeguard.audit.packing import PackError
-from safeguard.audit.ring import Ring
-from safeguard.audit.segments import FOLDER, FORMAT, PACKED, PART, RAW, RING, State, blocks, segment_digest
+from safeguard.audit.journal import cut, frames
+from safeguard.audit.journal.frames import FrameError, Head
+from safeguard.audit.journal.keys import Checkpoint, PublicKey
+from safeguard.audit.journal.packing import PackError
+from safeguard.audit.journal.ring import Ring
+from safeguard.audit.journal.segments import FOLDER, FORMAT, PACKED, PART, RAW, RING, State, blocks, segment_digest
+from safeguard.audit.records.encode import JsonObject, jsonable
 from safeguard.core.errors import JournalError
 
 _STRICT: Final = json.JSONEncoder(allow_nan=False)

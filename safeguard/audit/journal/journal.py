@@ -19,15 +19,15 @@ import orjson
 import ormsgpack
 from pydantic import ValidationError
 
-from safeguard.audit import frames, runs
-from safeguard.audit.encode import Json, JsonObject, jsonable
-from safeguard.audit.keys import Signer, read_signer
-from safeguard.audit.mirror import Mirror, Narrator, logger
-from safeguard.audit.records import KINDS, SCHEMAS, RunOpen, schemas_digest
-from safeguard.audit.recover import Lost
-from safeguard.audit.segments import FOLDER
-from safeguard.audit.settings import AuditConfig
-from safeguard.audit.sinks import Sink, open_sink, tried
+from safeguard.audit.journal import frames, runs
+from safeguard.audit.journal.keys import Signer, read_signer
+from safeguard.audit.journal.mirror import Mirror, Narrator, logger
+from safeguard.audit.journal.recover import Lost
+from safeguard.audit.journal.segments import FOLDER
+from safeguard.audit.journal.settings import AuditConfig
+from safeguard.audit.journal.sinks import Sink, open_sink, tried
+from safeguard.audit.records.encode import Json, JsonObject, jsonable
+from safeguard.audit.records.registry import KINDS, SCHEMAS, RunOpen, schemas_digest
 from safeguard.core.enums import RecordKind
 from safeguard.core.errors import JournalError
 
@@ -75,7 +75,7 @@ class Journal:
 
         Args:
             kind: what it is.
-            body: as its model in ``safeguard.audit.records`` says; checked by readers, not here.
+            body: as its model in ``safeguard.audit.records.registry`` says; checked by readers, not here.
             tick: tick of the episode, where there is one.
             t: injected monotonic time, ns.
 

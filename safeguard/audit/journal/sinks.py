@@ -11,14 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-from safeguard.audit.encode import JsonObject
-from safeguard.audit.keys import Signer
-from safeguard.audit.records import KINDS, schemas_digest
-from safeguard.audit.recover import Lost, recover
-from safeguard.audit.ring import Ring
-from safeguard.audit.segments import RING, SegmentWriter
-from safeguard.audit.settings import AuditConfig
-from safeguard.audit.writer import READY, make_writer
+from safeguard.audit.journal.keys import Signer
+from safeguard.audit.journal.recover import Lost, recover
+from safeguard.audit.journal.ring import Ring
+from safeguard.audit.journal.segments import RING, SegmentWriter
+from safeguard.audit.journal.settings import AuditConfig
+from safeguard.audit.journal.writer import READY, make_writer
+from safeguard.audit.records.encode import JsonObject
+from safeguard.audit.records.registry import KINDS, schemas_digest
 from safeguard.core.errors import JournalError
 
 _LOOK: Final = 64  # records between looks at the writer process
@@ -167,7 +167,7 @@ def open_sink(folder: Path, run_id: str, signer: Signer, config: AuditConfig) ->
 def _spawned(folder: Path, told: JsonObject, signer: Signer, config: AuditConfig) -> Process:
     ring = Ring.create(folder / RING, config.ring_mib << 20)
     child = subprocess.Popen(
-        [sys.executable, "-m", "safeguard.audit.writer"],
+        [sys.executable, "-m", "safeguard.audit.journal.writer"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C and the loss of a terminal are for the producer

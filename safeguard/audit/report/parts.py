@@ -8,7 +8,7 @@ from math import isfinite
 from shlex import quote
 from typing import Final
 
-from safeguard.audit.summary import EpisodeSummary, RunSummary
+from safeguard.audit.report.summary import EpisodeSummary, RunSummary
 from safeguard.core.enums import Level, Mode
 
 NO_NUMBER: Final = "–"

@@ -20,9 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from safeguard.audit.keys import Signer
-from safeguard.audit.ring import Ring
-from safeguard.audit.segments import RING, Anchor, SegmentWriter, Style
+from safeguard.audit.journal.keys import Signer
+from safeguard.audit.journal.ring import Ring
+from safeguard.audit.journal.segments import RING, Anchor, SegmentWriter, Style
 
 _IDLE: Final = 0.002  # s between looks at an empty ring
 _BATCH: Final = 1 << 20  # bytes a write

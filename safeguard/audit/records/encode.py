@@ -3,7 +3,7 @@
 Numbers survive exactly: finite float64 values are written in their shortest form that reads back to the
 same bits, non-finite ones as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"`` (JSON has no numbers
 for them, and null would say that nothing was measured). The payload bits of a NaN are not kept. Enums are
-written by value, times as integer nanoseconds. ``safeguard.audit.decode`` is the way back.
+written by value, times as integer nanoseconds. ``safeguard.audit.records.decode`` is the way back.
 """
 
 from __future__ import annotations
