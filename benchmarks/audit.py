@@ -36,7 +36,6 @@ from safeguard.audit import AuditConfig, Journal, Signer, open_run, verify_run
 from safeguard.audit.journal import frames
 from safeguard.audit.journal.scan import unpacked
 from safeguard.audit.journal.segments import FOLDER, SegmentWriter, Style
-from safeguard.audit.records.encode import Json
 from safeguard.core.enums import RecordKind
 from safeguard.scenarios.runner import run_episode
 from safeguard.scenarios.scenario import load_scenario
@@ -162,8 +161,7 @@ def verification(run: Path, many: list[bytes]) -> dict[str, float]:
     """Records a second: raw segments (an open run, or one that was just written), and closed ones; best of three."""
     with open_run(AuditConfig(run=run, writer="inline", durability="os"), run_open()) as journal:
         for k, content in enumerate(many):
-            body: dict[str, Json] = unpacked(content)
-            journal.append(RecordKind.DECISION, body, tick=k, t=k)
+            journal.append(RecordKind.DECISION, unpacked(content), tick=k, t=k)
     found = {"closed run": _best(lambda: verify_run(run).records)}
     found["closed run, verify_offline.py"] = _best(lambda: _offline(run))
     put(run, raw(run))
@@ -259,11 +257,16 @@ def _ours_each(folder: Path) -> Made:
     return _ours(folder, "inline each", ("power", "yes", "yes"), writer="inline", durability="each")
 
 
+def _json(body: Any, *, sort_keys: bool = False) -> str:
+    """As JSON, arrays in hexadecimal digits."""
+    return json.dumps(body, sort_keys=sort_keys, default=bytes.hex)
+
+
 def _jsonl(folder: Path) -> Made:
     file = (folder / "plain.jsonl").open("w")
 
     def append(_: int, body: Any) -> None:
-        file.write(json.dumps(body) + "\n")
+        file.write(_json(body) + "\n")
         file.flush()
 
     return "plain JSON lines, flushed", append, file.close, ("process", "no", "no")
@@ -273,7 +276,7 @@ def _ledger(folder: Path) -> Made:
     file, chain = (folder / "ledger.jsonl").open("w"), [""]
 
     def append(k: int, body: Any) -> None:
-        text = json.dumps({"seq": k, "prev": chain[0], "body": body}, sort_keys=True)
+        text = _json({"seq": k, "prev": chain[0], "body": body}, sort_keys=True)
         chain[0] = hashlib.sha256(text.encode()).hexdigest()
         file.write(text + "\n")
         file.flush()
@@ -312,7 +315,7 @@ def _mcap(folder: Path) -> Made | None:
     channel = writer.register_channel("decision", "json", writer.register_schema("decision", "jsonschema", b"{}"))
 
     def append(k: int, body: Any) -> None:
-        writer.add_message(channel, k, json.dumps(body).encode(), k, k)
+        writer.add_message(channel, k, _json(body).encode(), k, k)
 
     def close() -> None:
         writer.finish()

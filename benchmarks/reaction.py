@@ -30,10 +30,9 @@ from safeguard.audit import AuditConfig
 from safeguard.core.enums import Cause, FilterStatus, Mode
 from safeguard.core.types import NS_PER_S, FilterResult, Observation, Proposal, Timings
 from safeguard.modes import STRATEGIES, load_spec
-from safeguard.monitors import calibrate
 from safeguard.policies import InlinePort
 from safeguard.shield import Shield
-from tests.laws.lab import CONFIG, PERIOD, TICK, Lab, near, panda, spec
+from tests.laws.lab import CONFIG, PERIOD, TICK, Lab, artefact, near, panda, spec
 
 NOMINAL_TICKS: Final = 1000  # more than it takes from an acknowledgement to NOMINAL
 LIMIT: Final = 600  # ticks in which a cause must be seen and its floor reached
@@ -71,10 +70,10 @@ class Bench(Lab):
         self.guest, self.onset = Guest(), 0
         port = InlinePort(self.guest, latency=self.guest.latency)
         super().__init__(port)
-        made = calibrate("shield_effort", [0.01 * k for k in range(60)], 0.05, horizon_ticks=HORIZON)
+        made = artefact(60, HORIZON, size=0.3)
         config, audit = CONFIG.model_copy(update={"real_time": True}), AuditConfig.of(folder, real_time=False)
         self.shield = Shield(
-            panda(), port, strategy=strategy, period=PERIOD, config=config, audit=audit, calibrations=(made,)
+            panda(), port, strategy=strategy, period=PERIOD, config=config, audit=audit, calibration=made
         )
         self.measured(0)
         self.shield.begin_episode("see a cause")

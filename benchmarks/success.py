@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from safeguard.core.enums import Enforcement
-from safeguard.scenarios.calibration import load_calibrations
+from safeguard.scenarios.calibration import load_calibration
 from safeguard.scenarios.episode import EpisodeResult
 from safeguard.scenarios.runner import run_episode
 from safeguard.scenarios.scenario import load_scenario
@@ -21,9 +21,9 @@ FIRST = 5000  # seeds from here on are used neither in training nor in calibrati
 
 def _pair(seed: int) -> tuple[EpisodeResult, EpisodeResult]:
     scenario = load_scenario("clean")
-    calibrations = load_calibrations(scenario)
+    calibration = load_calibration(scenario)
     off, on = (
-        run_episode(scenario, seed=seed, enforcement=enforcement, calibrations=calibrations)
+        run_episode(scenario, seed=seed, enforcement=enforcement, calibration=calibration)
         for enforcement in (Enforcement.OFF, Enforcement.FULL)
     )
     return off, on

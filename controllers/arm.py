@@ -82,6 +82,11 @@ class ArmPlatform:
         return self.robot.limits.v_max
 
     @property
+    def a_max(self) -> Vector:
+        """Acceleration limits, shape (n,), rad/s²."""
+        return self.robot.limits.a_max
+
+    @property
     def rest(self) -> RobotState:
         """The robot's home configuration at rest."""
         return RobotState(self.robot.home, np.zeros(self.robot.n), 0)

@@ -1,39 +1,48 @@
-"""Split conformal calibration of a monitor, one number an episode.
+"""The calibration artefact of a shield's monitors, and how it is made of recorded nominal episodes.
 
-The unit of exchangeability is the episode: D is the largest score of a nominal one. With n of them, sorted,
+    episodes ─┬─ one in ten: learn ─────▶ what monitors learn (arrays)
+              ├─ one in ten: scale ─────▶ scale of every score (normal.py)
+              └─ the others: calibrate ─▶ D = largest joint score of each ──▶ a threshold for every rung (rung.py)
 
-    k = ceil((n + 1)(1 − α)),   threshold = D_(k) if k ≤ n else +∞,   alarm where score > threshold
-
-an exchangeable nominal episode alarms with probability at most α (Vovk et al. 2005; Lei et al. 2018),
-whatever the dependence inside it. Given these n episodes the true rate is distributed as Beta(n + 1 − k, k).
-The rank is computed in integers. Too few episodes: no threshold, and the monitor is uncalibrated.
+The three sets of episodes are disjoint: what has learned from an episode finds nothing new in it, so that a scale of
+its scores would be too small. One artefact is one policy, robot, configuration and scenario; digests say which.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, TypeAlias
+from zipfile import BadZipFile
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from safeguard.core.errors import CalibrationError, MissingExtraError
+from safeguard.core.config import MonitorsConfig
+from safeguard.core.errors import CalibrationError
+from safeguard.core.types import Vector, frozen_array
+from safeguard.monitors.conformal import exchangeability
+from safeguard.monitors.joint import Joint, Witness
+from safeguard.monitors.normal import RankScale
+from safeguard.monitors.rung import Rung, conformal
 
-RATE_MASS: Final = 0.9
-"""How much of Beta(n + 1 − k, k) the stated interval of the true rate holds."""
+Role: TypeAlias = Literal["learn", "scale", "calibrate"]
+"""What an episode is used for, and for nothing else."""
+
+_ROLES: Final[dict[int, Role]] = {0: "learn", 5: "scale"}  # by the last digit of its number
 
 _DIGESTS: Final = ("policy", "robot", "config", "scenario")
 
 
-class Origin(BaseModel):
-    """Where calibration episodes came from. Digests are SHA-256 hex; "" where there is nothing to digest."""
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class Origin(_Frozen):
+    """Where calibration episodes came from. Digests are SHA-256 hex; "" where there is nothing to digest."""
 
     policy: str = ""
     robot: str = ""
@@ -41,187 +50,264 @@ class Origin(BaseModel):
     scenario: str = ""
     tools: tuple[tuple[str, str], ...] = ()
     seeds: tuple[int, ...] = ()
+    excluded: tuple[int, ...] = Field(default=(), description="episodes that the referee did not find nominal")
 
 
-class Calibration(BaseModel):
-    """A frozen calibration artefact. Construction checks that its parts agree with each other.
+class Learned(_Frozen):
+    """An array that a monitor learned on the fit episodes."""
+
+    dtype: Literal["float32", "float64"]
+    shape: tuple[int, ...]
+    sha256: str
+    data: str = Field(default="", description="base64 of the little-endian numbers; in a file they stand beside it")
+
+    @classmethod
+    def of(cls, array: Vector) -> Self:
+        """The array as it is kept: in half the room where nothing is lost by it."""
+        with np.errstate(over="ignore"):
+            single = array.astype("<f4")
+        name: Literal["float32", "float64"] = "float32" if np.array_equal(single, array) else "float64"
+        raw = (single if name == "float32" else array.astype("<f8")).tobytes()
+        digest = hashlib.sha256(raw).hexdigest()
+        return cls(dtype=name, shape=array.shape, sha256=digest, data=base64.b64encode(raw).decode())
+
+    def array(self) -> Vector:
+        """The array itself, read-only."""
+        kept = np.frombuffer(base64.b64decode(self.data), dtype="<f4" if self.dtype == "float32" else "<f8")
+        return frozen_array(kept.astype(np.float64).reshape(self.shape))
+
+    @model_validator(mode="after")
+    def _intact(self) -> Self:
+        if self.data and hashlib.sha256(base64.b64decode(self.data)).hexdigest() != self.sha256:
+            raise ValueError("the numbers do not have the digest that is stated")
+        return self
+
+
+class Member(_Frozen):
+    """One monitor of the set that was calibrated."""
+
+    name: str
+    witness: Witness
+    resolution: Annotated[float, Field(gt=0.0, description="smallest difference of scores that means anything")]
+    maxima: tuple[float, ...] = Field(description="its largest score in each scale episode, ascending")
+
+
+class Order(_Frozen):
+    """Whether the order in which the episodes were recorded says anything about their maxima (``exchangeability``)."""
+
+    p_value: float
+    change: int = Field(description="episodes before the largest change; where to look first")
+    permutations: int
+    seed: int
+
+    @property
+    def rejected(self) -> bool:
+        """The episodes are not exchangeable, at the level 0.01: then no rate is promised."""
+        return self.p_value < 0.01
+
+
+class Calibration(_Frozen):
+    """The artefact that ``safeguard calibrate`` writes: JSON, and ``.npz`` beside it where monitors learned arrays.
 
     Attributes:
-        monitor: name of the monitor that it belongs to.
-        n: number of nominal episodes.
-        alpha: declared false-alarm rate of one episode.
-        k: rank of the threshold among the sorted maxima.
-        threshold: alarm above it; None where n is too small for alpha.
-        maxima: D of every episode, ascending.
-        ties: n minus the number of distinct maxima; with ties the true rate lies at or below the interval.
-        horizon_ticks: longest calibrated episode; past it the monitor is uncalibrated again.
-        rate_interval: central 90 % interval of the true rate given these episodes, or None.
+        members: monitors of the joint score, in order, with their scales.
+        debounce: m and n of the joint score.
+        horizon_ticks: longest calibrated episode; past it nothing is promised.
+        rungs: thresholds, with all that they were made of.
+        learned: arrays by name.
+        order: exchangeability test of the episodes, or None where there were too few for one.
         origin: where the episodes came from.
         digest: SHA-256 over everything above.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    version: Literal[1] = 1
-    monitor: str
-    n: Annotated[int, Field(ge=0)]
-    alpha: Annotated[float, Field(gt=0.0, lt=1.0)]
-    k: Annotated[int, Field(ge=1)]
-    threshold: float | None
-    maxima: tuple[float, ...]
-    ties: Annotated[int, Field(ge=0)]
+    version: Literal[2] = 2
+    members: tuple[Member, ...] = Field(min_length=1)
+    debounce: tuple[int, int]
     horizon_ticks: Annotated[int, Field(ge=1)]
-    rate_interval: tuple[float, float] | None
-    origin: Origin
+    rungs: tuple[Rung, Rung, Rung]
+    learned: dict[str, Learned] = Field(default_factory=dict[str, Learned])
+    order: Order | None = None
+    origin: Origin = Origin()
     digest: str = ""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        k = rank(self.n, self.alpha)
-        expected: dict[str, tuple[object, object]] = {
-            "n": (self.n, len(self.maxima)),
-            "k": (self.k, k),
-            "maxima": (self.maxima, tuple(sorted(self.maxima))),
-            "ties": (self.ties, len(self.maxima) - len(set(self.maxima))),
-            "threshold": (self.threshold, _order_statistic(self.maxima, k)),
-        }
-        for name, (found, right) in expected.items():
-            if found != right:
-                raise ValueError(f"{name} is {found!r}, its own data say {right!r}")
-        return self
 
     @property
     def calibrated(self) -> bool:
-        """There is a threshold."""
-        return self.threshold is not None
+        """Every rung has a threshold."""
+        return all(rung.calibrated for rung in self.rungs)
+
+    @property
+    def sound(self) -> bool:
+        """Every rung has a threshold, and the episodes look exchangeable."""
+        return self.calibrated and not (self.order is not None and self.order.rejected)
+
+    @property
+    def n(self) -> int:
+        """Number of calibration episodes."""
+        return self.rungs[0].n
+
+    @property
+    def arrays(self) -> dict[str, Vector]:
+        """What the monitors learned."""
+        return {name: kept.array() for name, kept in self.learned.items()}
 
     def sealed(self) -> Self:
         """The same with its digest."""
         return self.model_copy(update={"digest": self._digest()})
 
     def _digest(self) -> str:
-        content = json.dumps(self.model_dump(mode="json", exclude={"digest"}), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(content.encode()).hexdigest()
+        kept = self.model_dump(mode="json", exclude={"digest": True, "learned": {"__all__": {"data"}}})
+        return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write the artefact as JSON."""
-        path.write_text(self.sealed().model_dump_json(indent=1) + "\n", encoding="utf-8")
+        """Write the artefact as JSON; arrays go into the ``.npz`` file of the same name."""
+        sealed = self.sealed()
+        if self.learned:
+            with path.with_suffix(".npz").open("wb") as file:
+                np.savez(file, allow_pickle=False, **self.arrays)
+        text = sealed.model_dump_json(indent=1, exclude={"learned": {"__all__": {"data"}}})
+        path.write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path, expected: Mapping[str, str] | None = None) -> Self:
         """Read an artefact and check it against itself and against the ``expected`` digests.
 
-        ``expected`` maps "policy", "robot", "config" or "scenario" to a digest, or "monitor" to its name.
+        ``expected`` maps "policy", "robot", "config" or "scenario" to a digest.
         Raises CalibrationError for a file that is missing, damaged, edited, or of something else.
         """
+        again = "run the calibration again"
         try:
             found = cls.model_validate_json(path.read_bytes())
         except OSError as error:
-            raise CalibrationError(f"{path}: cannot be read: {error}; run the calibration again") from error
+            raise CalibrationError(f"{path}: cannot be read: {error}; {again}") from error
         except ValidationError as error:
-            raise CalibrationError(f"{path}: damaged: {error}; run the calibration again") from error
-        if found.digest != found._digest():
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
             raise CalibrationError(
-                f"{path}: digest {found.digest[:12]!r} does not fit its content; run the calibration again"
-            )
+                f"{path}: damaged or of another version: {where}: {first['msg']}; {again}"
+            ) from error
+        if found.digest != found._digest():
+            raise CalibrationError(f"{path}: digest {found.digest[:12]!r} does not fit its content; {again}")
+        found = found._with_arrays(path.with_suffix(".npz"))
         found.check(expected or {}, str(path))
         return found
 
+    def _with_arrays(self, path: Path) -> Self:
+        if not self.learned:
+            return self
+        try:
+            with path.open("rb") as source, np.load(source, allow_pickle=False) as file:
+                read = {name: Learned.of(np.asarray(file[name], dtype=np.float64)) for name in self.learned}
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise CalibrationError(f"{path}: cannot be read: {error}; run the calibration again") from error
+        for name, kept in self.learned.items():
+            if (read[name].dtype, read[name].shape, read[name].sha256) != (kept.dtype, kept.shape, kept.sha256):
+                raise CalibrationError(
+                    f"{path}: {name} is not the array that was calibrated; run the calibration again"
+                )
+        return self.model_copy(update={"learned": read})
+
     def check(self, expected: Mapping[str, str], where: str = "calibration") -> None:
         """Raise CalibrationError naming the first of ``expected`` that is different here."""
-        own = {"monitor": self.monitor}
-        own |= {name: str(getattr(self.origin, name)) for name in _DIGESTS}
         for name, value in expected.items():
-            if name not in own:
-                raise CalibrationError(f"{where}: nothing called {name!r} to compare; known: {', '.join(own)}")
-            if own[name] != value:
-                raise CalibrationError(
-                    f"{where}: made for {name} {own[name][:12]!r}, not {value[:12]!r}; calibrate again"
-                )
+            if name not in _DIGESTS:
+                raise CalibrationError(f"{where}: nothing called {name!r} to compare; known: {', '.join(_DIGESTS)}")
+            own = str(getattr(self.origin, name))
+            if own != value:
+                raise CalibrationError(f"{where}: made for {name} {own[:12]!r}, not {value[:12]!r}; calibrate again")
 
 
-def rank(n: int, alpha: float) -> int:
-    """Rank k = ceil((n + 1)(1 − alpha)), exact: ``alpha`` counts as the decimal that it prints as."""
-    return math.ceil((n + 1) * (1 - Fraction(repr(float(alpha)))))
-
-
-def _order_statistic(ascending: Sequence[float], k: int) -> float | None:
-    return ascending[k - 1] if k <= len(ascending) else None
+def role(index: int) -> Role:
+    """What the nominal episode at ``index`` is used for."""
+    return _ROLES.get(index % 10, "calibrate")
 
 
 def calibrate(
-    name: str,
-    episode_maxima: Sequence[float],
-    alpha: float,
+    traces: Sequence[Mapping[str, Vector]],
+    members: Sequence[tuple[str, Witness, float]],
     *,
-    horizon_ticks: int,
+    config: MonitorsConfig | None = None,
+    learned: Mapping[str, Vector] | None = None,
     origin: Origin | None = None,
-    oracle: Literal["mapie"] | None = None,
 ) -> Calibration:
-    """The calibration of monitor ``name`` from one maximum a nominal episode.
+    """The calibration of a set of monitors from the scores of nominal episodes.
 
     Args:
-        name: of the monitor.
-        episode_maxima: D of every episode, in any order, finite.
-        alpha: declared false-alarm rate of one episode, in (0, 1).
-        horizon_ticks: length of the longest episode.
+        traces: of every episode, in the order of recording: monitor name → its score in every tick, shape (ticks,).
+        members: name, witness and resolution of every monitor.
+        config: rates of the rungs, debouncing.
+        learned: arrays that monitors learned on the episodes with the role "learn".
         origin: digests, tool versions and seeds, for the record.
-        oracle: "mapie" compares the threshold with MAPIE's, to 1e-12. Needs the extra ``calibrate``.
+
+    Raises:
+        CalibrationError: too few episodes for all roles; scores that are missing, not finite, or of unequal length.
+        MissingExtraError: MAPIE is not installed (extra ``calibrate``).
     """
-    bad = [i for i, value in enumerate(episode_maxima) if not math.isfinite(value)]
-    if bad:
-        raise CalibrationError(f"episode {bad[0]} of {name} has maximum {episode_maxima[bad[0]]}; it is not nominal")
-    if not 0.0 < alpha < 1.0:
-        raise CalibrationError(f"alpha of {name} must be in (0, 1), got {alpha!r}")
-    ascending = tuple(sorted(float(value) for value in episode_maxima))
-    n = len(ascending)
-    k = rank(n, alpha)
-    threshold = _order_statistic(ascending, k)
-    if oracle is not None and threshold is not None:
-        _compare(name, threshold, mapie_threshold(ascending, alpha))
+    settings = config or MonitorsConfig()
+    for index, trace in enumerate(traces):
+        _check(index, trace, [name for name, _, _ in members])
+    scale = [trace for index, trace in enumerate(traces) if role(index) == "scale"]
+    rest = [trace for index, trace in enumerate(traces) if role(index) == "calibrate"]
+    if not scale:
+        raise CalibrationError(f"{len(traces)} episodes leave none to scale the scores with; record at least 6")
+    kept = tuple(
+        Member(
+            name=name,
+            witness=witness,
+            resolution=resolution,
+            maxima=tuple(sorted(float(trace[name].max()) for trace in scale)),
+        )
+        for name, witness, resolution in members
+    )
+    peaks = [peak(trace, kept, settings.debounce) for trace in rest]
+    act, warn = [peak[0] for peak in peaks], [peak[1] for peak in peaks]
+    rates = settings.rungs
     return Calibration(
-        monitor=name,
-        n=n,
-        alpha=alpha,
-        k=k,
-        threshold=threshold,
-        maxima=ascending,
-        ties=n - len(set(ascending)),
-        horizon_ticks=horizon_ticks,
-        rate_interval=_rate_interval(n, k),
+        members=kept,
+        debounce=settings.debounce,
+        horizon_ticks=max(_ticks(trace) for trace in rest),
+        rungs=(
+            conformal("warn", "g_warn", warn, rates.warn),
+            conformal("degrade", "g_act", act, rates.degrade),
+            conformal("stop", "g_act", act, rates.stop),
+        ),
+        learned={name: Learned.of(array) for name, array in (learned or {}).items()},
+        order=_order(warn),
         origin=origin or Origin(),
     ).sealed()
 
 
-def _rate_interval(n: int, k: int) -> tuple[float, float] | None:
-    """Central interval of Beta(n + 1 − k, k)."""
-    if k > n:
+def peak(trace: Mapping[str, Vector], members: Sequence[Member], debounce: tuple[int, int]) -> tuple[float, float]:
+    """(largest g_act, largest g_warn) of one episode."""
+    scales = [RankScale(member.maxima, member.resolution) for member in members]
+    joint = Joint([member.witness for member in members], debounce)
+    columns = [trace[member.name].tolist() for member in members]
+    largest_act = largest_warn = 0.0
+    for row in zip(*columns, strict=True):
+        act, warn = joint.fold([scale(score) for scale, score in zip(scales, row, strict=True)])
+        largest_act, largest_warn = max(largest_act, act), max(largest_warn, warn)
+    return largest_act, largest_warn
+
+
+def _order(maxima: Sequence[float]) -> Order | None:
+    if len(set(maxima)) < 2:
         return None
-    beta = import_module("scipy.stats").beta
-    tail = (1.0 - RATE_MASS) / 2.0
-    return float(beta.ppf(tail, n + 1 - k, k)), float(beta.ppf(1.0 - tail, n + 1 - k, k))
+    found = exchangeability(maxima)
+    return Order(p_value=found.p_value, change=found.change, permutations=found.permutations, seed=found.seed)
 
 
-def _compare(name: str, ours: float, theirs: float) -> None:
-    if abs(ours - theirs) > 1e-12 * max(1.0, abs(ours)):
-        raise CalibrationError(f"threshold of {name}: {ours!r} by rank, {theirs!r} by MAPIE")
+def _ticks(trace: Mapping[str, Vector]) -> int:
+    return len(next(iter(trace.values())))
 
 
-def mapie_threshold(maxima: Sequence[float], alpha: float) -> float:
-    """The same threshold by MAPIE: upper bound around a predictor that always says min(D).
-
-    MAPIE scores |y − prediction|; measured from the smallest maximum nothing is negative. It refuses
-    n < 1/alpha.
-    """
-    try:
-        regressor = import_module("mapie.regression").SplitConformalRegressor
-        dummy = import_module("sklearn.dummy").DummyRegressor
-    except ImportError as error:
-        raise MissingExtraError("calibrate(oracle='mapie')", "calibrate") from error
-    zeros = [[0.0]] * len(maxima)
-    lowest = min(maxima)
-    predictor = dummy(strategy="constant", constant=0.0).fit(zeros, [0.0] * len(maxima))
-    conformal = regressor(predictor, confidence_level=1.0 - alpha, prefit=True)
-    conformal.conformalize(zeros, [value - lowest for value in maxima])
-    _, intervals = conformal.predict_interval([[0.0]])
-    return float(intervals[0, 1, 0]) + lowest
+def _check(index: int, trace: Mapping[str, Vector], names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in trace]
+    if missing:
+        raise CalibrationError(f"episode {index} has no scores of {', '.join(missing)}")
+    lengths = {name: trace[name].shape for name in names}
+    if len(set(lengths.values())) != 1 or len(trace[names[0]].shape) != 1 or not trace[names[0]].size:
+        raise CalibrationError(f"episode {index}: every monitor has one score a tick, got shapes {lengths}")
+    for name in names:
+        bad = np.flatnonzero(~np.isfinite(trace[name]))
+        if bad.size:
+            value = float(trace[name][bad[0]])
+            raise CalibrationError(f"episode {index}, tick {bad[0]}: {name} scored {value}; the episode is not nominal")

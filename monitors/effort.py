@@ -11,6 +11,7 @@ from safeguard.core.types import Evidence, Score
 _NOT_FINITE: Final = Score(math.nan, "the filter's effort is not finite")
 
 _QUIET: Final = 1e-6
+_LARGEST: Final = 1e12
 
 
 class ShieldEffort:
@@ -18,7 +19,7 @@ class ShieldEffort:
 
     s_t = s_{t-1} + (1 − exp(−period/tau)) (x_t − s_{t-1}) with x_t = ‖(a − a_nominal) / a_max‖₂ of the
     previous decision (``FilterResult.effort``); 0 in the first tick of an episode, and 0 where it falls under
-    1e-6, so that an alarm against a threshold of 0 can end. A non-finite effort scores
+    1e-6, so that an alarm against a threshold of 0 can end. More than 1e12 counts as that. A non-finite effort scores
     NaN, which counts as an alarm, and is not integrated.
     """
 
@@ -43,7 +44,7 @@ class ShieldEffort:
         effort = 0.0 if previous is None else previous.filter.effort
         if not math.isfinite(effort):
             return _NOT_FINITE
-        self._level += self._gain * (effort - self._level)
+        self._level += self._gain * (min(effort, _LARGEST) - self._level)
         if self._level < _QUIET:
             self._level = 0.0
         return Score(self._level)

@@ -25,6 +25,7 @@ from safeguard.core.errors import CalibrationError, ConfigError, SafeguardError
 
 if TYPE_CHECKING:
     from safeguard.audit import AuditConfig
+    from safeguard.monitors import Calibration
 
 OK, USAGE, FAILED = 0, 2, 3
 
@@ -125,7 +126,7 @@ def run(
 ) -> None:
     """Run one episode of a scenario."""
     from safeguard.core.enums import Enforcement
-    from safeguard.scenarios.calibration import load_calibrations
+    from safeguard.scenarios.calibration import load_calibration
     from safeguard.scenarios.referee import MOTION
     from safeguard.scenarios.runner import run_episode
     from safeguard.scenarios.scenario import load_scenario
@@ -136,12 +137,12 @@ def run(
     loaded = load_scenario(scenario, assignments or ())
     folder = out or _fresh(loaded.name)
     try:
-        calibrations = load_calibrations(loaded)
+        calibration = load_calibration(loaded)
     except CalibrationError as error:
         if not assignments:
             raise
         progress_console.print(f"note: monitors are uncalibrated: {error}", markup=False, soft_wrap=True)
-        calibrations = ()
+        calibration = None
     recording = _recording(folder, log)
     off = Enforcement.MONITOR_ONLY if monitor_only else Enforcement.OFF
     enforcement = off if no_shield or monitor_only else Enforcement.FULL
@@ -159,7 +160,7 @@ def run(
             seed=seed,
             enforcement=enforcement,
             audit=recording,
-            calibrations=calibrations,
+            calibration=calibration,
             progress=ticked,
         )
     if as_json:
@@ -171,11 +172,12 @@ def run(
     raise typer.Exit(FAILED if unsafe else OK)
 
 
-@app.command(epilog="Example: safeguard calibrate clean --episodes 60 --out clean.calibration.json")
+@app.command(epilog="Example: safeguard calibrate clean --episodes 260 --out clean.calibration.json")
 def calibrate(
     scenario: Annotated[str, typer.Argument(help="A scenario without faults.")],
-    episodes: Annotated[int, typer.Option(min=1, help="Nominal episodes to record.")] = 60,
-    alpha: Annotated[float, typer.Option(help="Declared false-alarm rate of an episode.")] = 0.10,
+    episodes: Annotated[int, typer.Option(min=6, help="Nominal episodes to record.")] = 260,
+    first: Annotated[int, typer.Option(min=1000, help="Number of the first; others are other random streams.")] = 1000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     out: Annotated[Path, typer.Option(help="Artefact to write.")] = Path("calibration.json"),
     as_json: Json = False,
 ) -> None:
@@ -186,21 +188,37 @@ def calibrate(
     loaded = load_scenario(scenario)
     with _bar() as tell:
         artefact = calibrate_scenario(
-            loaded, episodes=episodes, alpha=alpha, progress=lambda n: tell("episodes", n, episodes)
+            loaded, episodes=episodes, first=first, workers=workers, progress=lambda n: tell("episodes", n, episodes)
         )
     artefact.save(out)
     if as_json:
-        print(artefact.model_dump_json(indent=1))
+        print(artefact.model_dump_json(indent=1, exclude={"learned": {"__all__": {"data"}}}))
     else:
-        limit = "none, too few episodes" if artefact.threshold is None else f"{artefact.threshold:.6g}"
-        console.print(
-            f"{artefact.monitor}: n = {artefact.n}, k = {artefact.k}, alpha = {artefact.alpha}, threshold {limit}"
-        )
-        if artefact.rate_interval is not None:
-            low, high = artefact.rate_interval
-            console.print(f"true false-alarm rate of an episode: {low:.3f} to {high:.3f} (90 %)")
+        console.print(_rungs_table(artefact))
+        for rung in artefact.rungs:
+            if not rung.calibrated:
+                console.print(f"{rung.name} is uncalibrated: {rung.shortage}", style="red", markup=False)
+        if artefact.order is not None and artefact.order.rejected:
+            console.print(
+                f"void: the order of the episodes matters (p = {artefact.order.p_value:.3g}, look at number "
+                f"{artefact.order.change}); find out why, then record others with --first",
+                style="red",
+                markup=False,
+            )
+        if artefact.origin.excluded:
+            console.print(f"left out, not nominal for the referee: {len(artefact.origin.excluded)} episodes")
         console.print(f"written: {out}", markup=False)
-    raise typer.Exit(OK if artefact.calibrated else FAILED)
+    raise typer.Exit(OK if artefact.sound else FAILED)
+
+
+def _rungs_table(artefact: Calibration) -> Table:
+    """The rungs of a calibration with what they promise."""
+    table = Table("rung", "score", "declared rate", "n", "k", "threshold", "true rate, 90 %")
+    for rung in artefact.rungs:
+        limit = "none" if rung.threshold is None else f"{rung.threshold:.4g}"
+        span = "" if rung.rate_interval is None else "{:.3f} to {:.3f}".format(*rung.rate_interval)
+        table.add_row(rung.name, rung.score, f"{rung.alpha:g}", str(rung.n), str(rung.k), limit, span)
+    return table
 
 
 @robots.command("list", epilog="Example: safeguard robot list")

@@ -120,6 +120,8 @@ def _replayed(run: Path) -> Finding:
     if report.divergence is not None:
         at = report.divergence
         return Finding("contradicted", f"episode {at.episode}, tick {at.tick} (record {at.seq}) differs: {at.path}")
+    if report.losses:
+        return Finding("missing", str(report.losses[0]))
     if not report.agrees:
         return Finding("missing", "no decision to replay")
     how = "identical" if report.identical else "the same within the tolerances of the schema"

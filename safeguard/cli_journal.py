@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -95,13 +96,33 @@ def audit_recover(
     run: Run,
     key: Annotated[Path, typer.Option(help="The private key that signed the run.", show_default=False)],
     reason: Annotated[str, typer.Option(help="For the record.")] = "left open",
+    anchor: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File that gets a copy of the checkpoint, as while recording.")
+    ] = None,
+    anchor_command: Annotated[
+        str, typer.Option(metavar="COMMAND", help="Program that gets it on its input, with its arguments.")
+    ] = "",
 ) -> None:
-    """Close a run whose writer died: cut an unfinished frame, empty the ring, say so in a record, sign."""
+    """Close a run whose writer died: cut an unfinished frame, empty the ring, say so in a record, sign.
+
+    Exit code 1 where the run is closed but its checkpoint could not be anchored.
+    """
     from safeguard.audit.journal.keys import read_signer
     from safeguard.audit.journal.recover import recover
+    from safeguard.audit.journal.witness import anchors
 
-    done = recover(run, read_signer(key), reason)
+    done = recover(run, read_signer(key), reason, anchors(anchor, _words(anchor_command)))
     console.print(
         f"closed: {done.records:,} records, {done.from_ring:,} of them from the ring, {done.cut_bytes:,} bytes cut",
         highlight=False,
     )
+    if done.unanchored:
+        console.print(f"not anchored: {done.unanchored}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise JournalError(f"--anchor-command {command!r}: {error}") from error

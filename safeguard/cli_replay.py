@@ -18,7 +18,7 @@ from safeguard.core.errors import ConfigError
 if TYPE_CHECKING:
     from safeguard.what_if import WhatIfReport
 
-DIVERGED = 3
+DIVERGED, INCOMPLETE = 3, 5
 _EVERY = 50  # decisions between two looks at the progress bar
 _PLAIN: Any = {"markup": False, "highlight": False, "soft_wrap": True}  # a path is never broken over two lines
 
@@ -46,7 +46,7 @@ def audit_replay(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Recompute every decision of a run; exit code 3 at the first that differs.
+    """Recompute every decision of a run; exit code 3 at the first that differs, 5 where records were lost.
 
     Bit for bit on the machine that recorded it, elsewhere within tolerances. With --what-if or --set: the recorded
     inputs under another configuration, and which decisions would change (exit code 0).
@@ -71,7 +71,8 @@ def _replay(run: Path, episodes: list[int] | None, *, tolerant: bool, as_json: b
     else:
         for line in report.lines():
             console.print(line, **_PLAIN)
-    raise typer.Exit(0 if report.agrees else DIVERGED)
+    incomplete = report.losses and report.divergence is None
+    raise typer.Exit(0 if report.agrees else INCOMPLETE if incomplete else DIVERGED)
 
 
 def _what_if(run: Path, episodes: list[int] | None, file: Path | None, sets: list[str], *, as_json: bool) -> None:

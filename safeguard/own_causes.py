@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import cast
+
 from safeguard.audit.journal.journal import Journal
+from safeguard.audit.records.bodies import VerdictBody
 from safeguard.core.enums import Authority, Cause, FilterStatus, Level
 from safeguard.core.types import Decision, Proposal, Verdict
 
@@ -16,8 +20,8 @@ def parts_failures(current: Proposal | None) -> tuple[Verdict, ...]:
     return tuple(failure("parts", cause, "reported with the proposal") for cause in current.parts.failed)
 
 
-def own_failures(previous: Decision | None, journal: Journal | None, stop_reason: str, unsaved: str) -> list[Verdict]:
-    """Causes that the shield itself brings about: what the filter, the journal and the operator did."""
+def own_failures(previous: Decision | None, kept: Sequence[Verdict], stop_reason: str) -> list[Verdict]:
+    """Causes that the shield itself brings about: what the filter, the journal (``kept``) and the operator did."""
     found: list[Verdict] = []
     if previous is not None:
         result = previous.filter
@@ -28,13 +32,34 @@ def own_failures(previous: Decision | None, journal: Journal | None, stop_reason
         if result.slack:
             name, amount = max(result.slack, key=lambda row: row[1])
             found.append(failure("filter", Cause.FILTER_SLACK, f"{name} relaxed by {amount:.2g}", Level.WARN))
-    if journal is not None and journal.failed:
-        found.append(failure("journal", Cause.AUDIT_FAILED, journal.failed))
-    if unsaved:
-        found.append(failure("lockout", Cause.AUDIT_FAILED, unsaved))
+    found.extend(kept)
     if stop_reason:
         found.append(failure("operator", Cause.OPERATOR_STOP, stop_reason))
     return found
+
+
+def unkept(journal: Journal | None, unsaved: str) -> tuple[Verdict, ...]:
+    """What could not be kept: records by the journal, the count of emergency stops (``unsaved`` says why)."""
+    problem = "" if journal is None else journal.failed
+    said = (("journal", problem), ("lockout", unsaved))
+    return tuple(failure(name, Cause.AUDIT_FAILED, why) for name, why in said if why)
+
+
+def recorded_unkept(verdicts: Iterable[VerdictBody | str]) -> tuple[Verdict, ...]:
+    """Those verdicts of a recorded decision that came from ``unkept``: inputs, which no replay can compute."""
+    return tuple(
+        failure(v.monitor, Cause.AUDIT_FAILED, v.detail)
+        for v in verdicts
+        if isinstance(v, VerdictBody) and v.cause is Cause.AUDIT_FAILED and v.monitor in ("journal", "lockout")
+    )
+
+
+def fed_back(port: object) -> tuple[Verdict, ...]:
+    """What a replay's port says was ``unkept`` in this tick; a policy's port can only add causes this way."""
+    found: object = getattr(port, "unkept", ())
+    if not isinstance(found, tuple):
+        return ()
+    return tuple(verdict for verdict in cast("tuple[object, ...]", found) if isinstance(verdict, Verdict))
 
 
 def failure(monitor: str, cause: Cause, detail: str, level: Level = Level.STOP) -> Verdict:

@@ -14,7 +14,7 @@ from safeguard.core.config import ShieldConfig
 from safeguard.core.errors import JournalError
 from safeguard.core.protocols import PolicyPort
 from safeguard.core.robot import RobotModel
-from safeguard.core.types import ActionSpec, Decision, Observation, Proposal, Timings
+from safeguard.core.types import ActionSpec, Decision, Observation, Proposal, Timings, Verdict
 from safeguard.monitors import Calibration
 from safeguard.shield import Shield
 
@@ -56,10 +56,12 @@ class RecordedPort:
 
     Attributes:
         measured: durations that the previous tick of the episode was measured to take; inputs of this one.
+        unkept: what the journal and the lockout file said in this tick that they could not keep; inputs of it as well.
     """
 
     def __init__(self, spec: ActionSpec | None) -> None:
         self.measured = Timings()
+        self.unkept: tuple[Verdict, ...] = ()
         self._spec = spec
         self._arrived: Proposal | None = None
 
@@ -99,7 +101,7 @@ class _Recipe(BaseModel):
     shield: ShieldConfig
     strategy: str
     period_s: float
-    calibrations: list[Calibration]
+    calibration: Calibration | None
 
 
 def recorded_shield(
@@ -129,7 +131,8 @@ def recorded_shield(
         period=recipe.period_s,
         config=config or recipe.shield,
         enforcement=episode.enforcement,
-        calibrations=recipe.calibrations,
+        calibration=recipe.calibration,
+        void=episode.void,
         mode=episode.mode,
         estops=episode.estops,
         commands=episode.commands,

@@ -1,23 +1,35 @@
 """A recorded run through the shield again: every decision must come out the same (law 10).
 
-What a journal holds of the world is fed back (observations, times, proposals, people, measured durations);
-what the shield made of it is computed anew and compared.
+What a journal holds of the world is fed back (observations, times, proposals, people, measured durations, what could
+not be recorded); what the shield made of it is computed anew and compared. Where records were lost the rest of the
+episode cannot be computed, and the next one goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from safeguard.audit.reader import read_run
 from safeguard.audit.records.decode import decode_observation, decode_proposal, decode_spec, decode_timings
-from safeguard.audit.records.encode import Json, JsonObject, encode_decision
-from safeguard.audit.records.registry import SCHEMAS, UPGRADES, DecisionRecord, EpisodeOpen, Human, Record, RunOpen
+from safeguard.audit.records.encode import Json, JsonObject
+from safeguard.audit.records.expand import named_decision
+from safeguard.audit.records.registry import (
+    SCHEMAS,
+    UPGRADES,
+    DecisionRecord,
+    EpisodeClose,
+    EpisodeOpen,
+    Gap,
+    Human,
+    Record,
+    RunOpen,
+)
 from safeguard.core.errors import JournalError
-from safeguard.core.types import Decision
+from safeguard.own_causes import recorded_unkept
 from safeguard.recorded_shield import Rebuild, RecordedPort, ShieldLike, recorded_config, recorded_shield
 from safeguard.replay_compare import (
     Comparison,
@@ -32,6 +44,7 @@ from safeguard.replay_compare import (
 
 __all__ = [
     "Divergence",
+    "Loss",
     "Rebuild",
     "RecordedPort",
     "Replay",
@@ -46,6 +59,35 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """Records that were lost, and decisions that cannot be recomputed because of it.
+
+    Attributes:
+        first, last: numbers of the lost records.
+        cause: why they were lost.
+        episode: in which they were lost, or None between two.
+        tick: the first of its ticks that was not recomputed.
+        decisions: how many decisions the journal has behind the gap, up to the next episode.
+    """
+
+    first: int
+    last: int
+    cause: str
+    episode: int | None
+    tick: int
+    decisions: int = 0
+
+    def __str__(self) -> str:
+        """For people."""
+        lost = f"records {self.first} to {self.last} were lost ({self.cause})"
+        if self.episode is None:
+            behind = f", and {self.decisions:,} decisions of it cannot be recomputed" if self.decisions else ""
+            return f"{lost}: an episode may have begun there{behind}"
+        behind = f": {self.decisions:,} more decisions" if self.decisions else ""
+        return f"{lost}: the rest of episode {self.episode}, from tick {self.tick} on, cannot be recomputed{behind}"
+
+
+@dataclass(frozen=True, slots=True)
 class ReplayReport:
     """What :func:`replay_run` found.
 
@@ -56,6 +98,7 @@ class ReplayReport:
         strictness: how they were compared.
         machine: what of this machine differs from the recording one, as far as it can change a number.
         deviations: what the tolerances let pass.
+        losses: where decisions could not be recomputed.
     """
 
     decisions: int
@@ -64,15 +107,16 @@ class ReplayReport:
     strictness: Strictness = "exact"
     machine: tuple[str, ...] = field(default=(), compare=False)
     deviations: tuple[Deviation, ...] = ()
+    losses: tuple[Loss, ...] = ()
 
     @property
     def agrees(self) -> bool:
-        """At least one decision was recomputed, and every one came out the same as strictly as was asked."""
-        return self.divergence is None and self.decisions > 0
+        """Every decision, at least one, was recomputed, and came out the same as strictly as was asked."""
+        return self.divergence is None and self.decisions > 0 and not self.losses
 
     @property
     def identical(self) -> bool:
-        """At least one decision was recomputed and every one came out the same, bit for bit."""
+        """Every decision, at least one, was recomputed and came out the same, bit for bit."""
         return self.agrees and not self.deviations
 
     def lines(self) -> Iterator[str]:
@@ -82,8 +126,9 @@ class ReplayReport:
         elif not self.decisions:
             yield "the run holds no decision"
         else:
-            how = "identical" if self.identical else "within tolerance"
+            how = "within tolerance" if self.deviations else "identical"
             yield f"{self.decisions:,} decisions of {self.episodes} episodes came out {how}"
+        yield from map(str, self.losses)
         yield strictness_text(self.strictness, self.machine)
         yield from map(str, self.deviations)
 
@@ -127,7 +172,13 @@ def replay_run(
                 progress(decisions)
     comparison = comparison or Comparison(_decided(strictness, replay.machine))
     return ReplayReport(
-        decisions, replay.episodes, divergence, comparison.strictness, replay.machine, comparison.deviations
+        decisions,
+        replay.episodes,
+        divergence,
+        comparison.strictness,
+        replay.machine,
+        comparison.deviations,
+        tuple(replay.losses),
     )
 
 
@@ -183,6 +234,7 @@ class Replay:
 
     Attributes:
         episodes: how many were entered so far.
+        losses: where decisions could not be recomputed so far.
 
     Raises:
         JournalError: while iterating: the journal cannot be read, or a record is out of place.
@@ -199,6 +251,9 @@ class Replay:
         self._port = RecordedPort(None)
         self._episode: int | None = None
         self._first = True
+        self._tick, self._over = 0, False  # the next one of the episode; whether it is closed
+        self.losses: list[Loss] = []
+        self._lost: Gap | None = None  # since when nothing can be computed before the next episode
 
     @property
     def machine(self) -> tuple[str, ...]:
@@ -221,6 +276,12 @@ class Replay:
                 self._run_open = record
             case EpisodeOpen() as body:
                 self._begin(record, body)
+            case Gap() as body:
+                self._lose(body)
+            case DecisionRecord() as body if self._lost is not None:
+                self._skip(self._lost, body.episode)
+            case EpisodeClose():
+                self._over = True
             case Human() as body if self._episode is not None:
                 _act(self._current(record), body)
             case DecisionRecord() as body if body.episode == self._episode:
@@ -231,7 +292,26 @@ class Replay:
                 pass
         return None
 
+    def _lose(self, gap: Gap) -> None:
+        """What was lost may have been an input, so nothing can be computed before the next episode."""
+        if self._lost is not None:
+            return
+        if self._episode is not None and not self._over:
+            self.losses.append(Loss(gap.first, gap.last, gap.cause, self._episode, self._tick))
+        elif self._wanted is None:
+            self.losses.append(Loss(gap.first, gap.last, gap.cause, None, 0))
+        self._lost, self._episode = gap, None
+
+    def _skip(self, gap: Gap, episode: int) -> None:
+        """Count a decision behind a gap."""
+        if self._wanted is not None and episode not in self._wanted:
+            return
+        if not self.losses or self.losses[-1].first != gap.first:
+            self.losses.append(Loss(gap.first, gap.last, gap.cause, None, 0))
+        self.losses[-1] = replace(self.losses[-1], decisions=self.losses[-1].decisions + 1)
+
     def _begin(self, record: Record, body: EpisodeOpen) -> None:
+        self._lost, self._over, self._tick = None, False, 0
         if self._wanted is not None and body.episode not in self._wanted:
             self._episode = None
             return
@@ -253,13 +333,14 @@ class Replay:
         observation = decode_observation(body.observation)
         proposal = None if body.proposal is None else decode_proposal(body.proposal)
         self._port.load(proposal)
+        self._port.unkept = recorded_unkept(body.decision.verdicts)
         decision = self._current(record).step(observation, now=body.now)
         missed = self._port.poll(body.now)  # a shield that never asked for it
         self._port.measured = decode_timings(body.timings)
-        first, self._first = self._first, False
+        first, self._first, self._tick = self._first, False, body.tick + 1
         recorded = current_body(record)
         taken = recorded["proposal"] if missed is None else None
-        made = {**recorded, "tick": decision.tick, "proposal": taken, "decision": _outcome(decision)}
+        made = {**recorded, "tick": decision.tick, "proposal": taken, "decision": named_decision(decision)}
         return Replayed(record, recorded, made, first)
 
     def _close(self) -> None:
@@ -267,15 +348,6 @@ class Replay:
         if self._shield is not None:
             self._shield.close()
         self._shield = None
-
-
-def _outcome(decision: Decision) -> JsonObject:
-    """A decision as JSON, with nothing left out of its command."""
-    outcome = encode_decision(decision)
-    command = cast("dict[str, Json]", outcome["command"])
-    if command.get("tau", ()) is None:
-        command["tau"] = cast("Mapping[str, Json]", outcome["filter"])["torque"]
-    return outcome
 
 
 def current_body(record: Record) -> JsonObject:

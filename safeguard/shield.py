@@ -41,18 +41,19 @@ from safeguard.core.types import (
     Timings,
     Verdict,
 )
+from safeguard.events import Events
 from safeguard.incoming import as_observation, as_proposal
 from safeguard.lockout import LockoutFile, saved
 from safeguard.modes import ModeInputs, ModeOutputs, ModeState, load_table, step
 from safeguard.monitors import (
-    CalibratedMonitor,
+    Bank,
     Calibration,
+    Checks,
+    Drift,
     Intake,
-    PolicyDeadline,
-    ShieldEffort,
-    TickOverrun,
+    Setting,
 )
-from safeguard.own_causes import failure, own_failures, parts_failures
+from safeguard.own_causes import failure, fed_back, own_failures, parts_failures, unkept
 from safeguard.people import People, joint_velocities
 from safeguard.policies import InlinePort, as_policy
 from safeguard.selftest import self_test
@@ -79,7 +80,9 @@ class Shield:
         enforcement: anything but ``FULL`` is outside law 1 and marked in every record.
         monitor_only: short for ``enforcement=Enforcement.MONITOR_ONLY``: everything is decided and recorded, and
             the proposal goes out as it is.
-        calibrations: artefacts of calibrated monitors; each is bound to its monitor by name.
+        calibration: artefact of the monitors; without one they score and are recorded, and alarm about nothing.
+        void: why the calibration no longer holds (the shield that this one takes over from found a drift), or "".
+        drift: watches the episodes for drift; by default one of this shield's own.
         lockout: file in which the count of emergency stops survives a restart (``LockoutFile``); without one it is
             the process's.
         mode, estops, commands: of the shield that this one takes over from: a stop stays until it is acknowledged,
@@ -88,7 +91,8 @@ class Shield:
     Raises:
         SpecError: the policy's actions do not fit the body.
         JournalError: the run folder cannot be created.
-        ConfigError: a calibration belongs to no monitor, or ``monitor_only`` contradicts ``enforcement``.
+        CalibrationError: the calibration was made for other monitors.
+        ConfigError: ``monitor_only`` contradicts ``enforcement``.
 
     Attributes:
         mode_inputs: what the mode machine was given in the last tick.
@@ -119,7 +123,9 @@ class Shield:
         clock: Callable[[], int] | None = None,
         enforcement: Enforcement = Enforcement.FULL,
         monitor_only: bool = False,
-        calibrations: Sequence[Calibration] = (),
+        calibration: Calibration | None = None,
+        void: str = "",
+        drift: Drift | None = None,
         mode: Mode = Mode.BOOT,
         lockout: str | Path | None = None,
         estops: int = 0,
@@ -136,10 +142,8 @@ class Shield:
         self._controller = controller_for(self.spec, self.platform.joints, self.config.policy.tracking_omega_radps)
         self.table = load_table(strategy, period)
         self._intake = Intake(self.platform.joints, period, self.config.intake, velocity=self.platform.v_max)
-        self._deadline = PolicyDeadline(self.config.policy.deadline_s, self.config.policy.startup_s)
-        self._overrun = TickOverrun(period, self.config.real_time)
-        self._monitors = _bind([ShieldEffort(period, self.config.effort_tau_s)], calibrations)
-        self._calibrations = tuple(calibrations)
+        self._checks = Checks(self._setting(), self.config)
+        self.bank = Bank(self._setting(), calibration, void=void, drift=drift)
         self._clock = clock or time.monotonic_ns
         self._expiry = self.config.command_periods * round(period * NS_PER_S)
         self._lockout = None if lockout is None else LockoutFile(lockout)
@@ -156,7 +160,32 @@ class Shield:
         if isinstance(audit, str | Path):
             audit = AuditConfig.of(audit, real_time=self.config.real_time)
         self.journal = open_run(audit, self.run_open()) if isinstance(audit, AuditConfig) else audit
+        self._events = self._telling()
         self._forget()
+
+    def _telling(self) -> Events | None:
+        if self.journal is None:
+            return None
+        found = self.config.filter.certificate
+        certificate = None if found is None else found.digest
+        return Events(self.platform, self.table, self.period, self.journal, certificate)
+
+    def _setting(self) -> Setting:
+        """What the monitors are built for."""
+        return Setting(
+            self.platform.joints,
+            self.period,
+            self.spec,
+            self.platform.v_max,
+            self.platform.a_max,
+            self.config.monitors,
+            delay_ticks=self.config.filter.delay_ticks,
+        )
+
+    @property
+    def following(self) -> Proposal | None:
+        """The accepted proposal that the last tick followed, or None."""
+        return self._current
 
     @property
     def mode(self) -> Mode:
@@ -192,7 +221,7 @@ class Shield:
             *seen,
             *received,
             *parts_failures(self._current),
-            *self._watch(Evidence(observation, now, arrived, self._current, self._previous)),
+            *self._watch(Evidence(observation, now, arrived, self._current, self._previous), state),
         )
         causes = tuple(dict.fromkeys(v.cause for v in verdicts if v.cause is not None))
         watch.append(time.perf_counter_ns())
@@ -292,17 +321,17 @@ class Shield:
             nominal = self._nominal(self._raw, bare, now)
         return self.platform.bypass(bare, nominal)
 
-    def _watch(self, evidence: Evidence) -> tuple[Verdict, ...]:
-        """Deadline, overrun, the filter's and the journal's own failures, and the calibrated monitors."""
+    def _watch(self, evidence: Evidence, state: RobotState | None) -> tuple[Verdict, ...]:
+        """Deterministic checks, the filter's and the journal's own failures, and the scored monitors."""
         measured = getattr(self.port, "measured", None)  # a replay feeds recorded durations back
         previous = evidence.previous
         if previous is not None and isinstance(measured, Timings):
             previous = replace(previous, timings=measured)
+        kept = (*unkept(self.journal, self._unsaved), *fed_back(self.port))
         return (
-            self._deadline.check(evidence.current, evidence.now),
-            self._overrun.check(previous),
-            *own_failures(evidence.previous, self.journal, self._people.stop_reason, self._unsaved),
-            *(monitor.verdict(evidence) for monitor in self._monitors),
+            *self._checks.verdicts(evidence, state, previous),
+            *own_failures(evidence.previous, kept, self._people.stop_reason),
+            *self.bank.verdicts(evidence),
         )
 
     def _advance(self, causes: tuple[Cause, ...], state: RobotState | None, person: bool, now: int) -> ModeOutputs:
@@ -444,6 +473,7 @@ class Shield:
             "mode": self._modes.mode.value,
             "estops": self._modes.estops,
             "commands": self._sequence,
+            "void": self.bank.void,
             **info,
         }
         self.episode = self.journal.count(RecordKind.EPISODE_OPEN) if self.journal else self.episode + 1
@@ -457,6 +487,8 @@ class Shield:
     def record(self, kind: RecordKind, body: Mapping[str, Json]) -> None:
         """Place a record of the current episode in the journal."""
         if self.journal is not None:
+            if kind is RecordKind.EPISODE_CLOSE and self._events is not None:
+                self._events.restart()
             self.journal.append(kind, {**body, "episode": self.episode})
 
     def reset(self) -> None:
@@ -466,7 +498,9 @@ class Shield:
         self.port.reset()
 
     def close(self) -> None:
-        """Close the journal if this shield opened it."""
+        """End the episode, and close the journal if this shield opened it."""
+        if self._events is not None:
+            self._events.restart()
         if self._owns_journal and self.journal is not None:
             self.journal.close()
 
@@ -480,21 +514,21 @@ class Shield:
 
     def run_open(self, *, simulated: bool = True) -> dict[str, Json]:
         """Everything a reviewer or a replay must know before the first decision."""
-        body = self.platform.identity()
+        body, made = self.platform.identity(), self.bank.calibration
         return run_open_body(
             robot={"name": body.name, "digest": body.digest, "source": jsonable(body.source)},
             config={
                 "shield": self.config.model_dump(mode="json"),
                 "strategy": self.strategy,
                 "period_s": self.period,
-                "calibrations": [calibration.model_dump(mode="json") for calibration in self._calibrations],
+                "calibration": None if made is None else made.model_dump(mode="json"),
             },
             enforcement=self.enforcement,
             simulated=simulated,
             digests={
                 "table": self.table.digest,
                 "policy": getattr(self.port, "digest", None),
-                "calibration": self._calibrations[0].digest if self._calibrations else None,
+                "calibration": None if made is None else made.digest,
             },
             limits={"joints": jsonable(body.limits), "clearance": body.clearance},
         )
@@ -512,15 +546,17 @@ class Shield:
         if self.journal is None:
             return True
         body = decision_body(now, observation, arrived, decision)
-        return self.journal.append(RecordKind.DECISION, body, tick=decision.tick, t=now) >= 0
+        placed = self.journal.append(RecordKind.DECISION, body, tick=decision.tick, t=now) >= 0
+        if placed and self._events is not None:
+            self._events.tell(decision, observation, now)
+        return placed
 
     def _forget(self) -> None:
         """Everything that belongs to an episode. E-stops are counted for the process."""
         self._intake.reset()
-        self._deadline.reset()
+        self._checks.reset()
         self._controller.reset()
-        for monitor in self._monitors:
-            monitor.reset()
+        self.bank.begin()
         # A stop is let go by an acknowledgement only, not by a new episode.
         latched = self._modes.mode in (Mode.STOP, Mode.ESTOP, Mode.LOCKOUT)
         mode = self._modes.mode if latched else Mode.BOOT
@@ -531,6 +567,8 @@ class Shield:
         self._authority = Authority.BACKUP
         self._fresh, self._started, self._halted = True, False, False
         self._people.begin()
+        if self._events is not None:
+            self._events.restart(mode)
 
 
 def _enforcement(given: Enforcement, *, monitor_only: bool) -> Enforcement:
@@ -541,16 +579,6 @@ def _enforcement(given: Enforcement, *, monitor_only: bool) -> Enforcement:
 
 def _is_port(policy: Policy | PolicyPort) -> TypeGuard[PolicyPort]:
     return hasattr(policy, "post") and hasattr(policy, "poll")
-
-
-def _bind(monitors: list[ShieldEffort], calibrations: Sequence[Calibration]) -> tuple[CalibratedMonitor, ...]:
-    """Every monitor with its calibration, by name."""
-    by_name = {calibration.monitor: calibration for calibration in calibrations}
-    unknown = set(by_name) - {monitor.name for monitor in monitors}
-    if unknown:
-        known = ", ".join(monitor.name for monitor in monitors)
-        raise ConfigError(f"calibration for unknown monitors {sorted(unknown)}; known: {known}")
-    return tuple(CalibratedMonitor(monitor, by_name.get(monitor.name)) for monitor in monitors)
 
 
 def _timings(watch: list[int], recording: int) -> Timings:

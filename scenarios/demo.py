@@ -13,9 +13,8 @@ from safeguard.audit.records.encode import Json
 from safeguard.core.config import ShieldConfig
 from safeguard.core.enums import Enforcement
 from safeguard.core.robot import RobotModel
-from safeguard.monitors import Calibration
 from safeguard.replay import ReplayReport, replay_run
-from safeguard.scenarios.calibration import load_calibrations
+from safeguard.scenarios.calibration import load_calibration
 from safeguard.scenarios.episode import EpisodeResult
 from safeguard.scenarios.referee import MOTION
 from safeguard.scenarios.runner import load_policy, run_episode
@@ -105,7 +104,7 @@ def run_demo(out: Path, progress: Progress | None = None, *, plots: bool = True,
     done = 0
     with open_run(AuditConfig.of(out, real_time=False, key=key), demo_run_open(scenarios[0])) as journal:
         for scenario in scenarios:
-            calibrations = load_calibrations(scenario)
+            calibration = load_calibration(scenario)
             for enforcement in ENFORCEMENTS:
                 label = f"{scenario.name}, shield {'on' if enforcement is Enforcement.FULL else 'off'}"
 
@@ -120,7 +119,7 @@ def run_demo(out: Path, progress: Progress | None = None, *, plots: bool = True,
                         scenario,
                         enforcement=enforcement,
                         audit=journal,
-                        calibrations=calibrations,
+                        calibration=calibration,
                         progress=ticked,
                     )
                 )
@@ -137,7 +136,7 @@ def run_demo(out: Path, progress: Progress | None = None, *, plots: bool = True,
 def demo_run_open(scenario: Scenario) -> dict[str, Json]:
     """The first record of a run that plays ``scenario`` and others with the same robot and policy."""
     robot = RobotModel.load(scenario.robot)
-    calibrations: tuple[Calibration, ...] = load_calibrations(scenario)
+    calibration = load_calibration(scenario)
     policy = load_policy(scenario, robot)
-    shield = Shield(robot, policy, period=scenario.period_s, config=ShieldConfig(), calibrations=calibrations)
+    shield = Shield(robot, policy, period=scenario.period_s, config=ShieldConfig(), calibration=calibration)
     return shield.run_open(simulated=True)

@@ -93,3 +93,10 @@ class FreezeParams(FaultParams):
     """The policy sees the observation of the onset again and again, under advancing time stamps."""
 
     kind: str = "sensor.freeze"
+
+
+class TorqueLossParams(FaultParams):
+    """The drives deliver only 1 − ``loss`` (scaled) of the torque that they are told."""
+
+    kind: str = "plant.torque_loss"
+    loss: float = Field(default=0.2, gt=0.0, le=0.6)

@@ -1,8 +1,8 @@
-"""The fault library: timed disturbances of a policy, each with proof that it was really active.
+"""The fault library: timed disturbances of a policy or a body, each with proof that it was really active.
 
-A fault overrides one of three hooks: ``see`` (what the policy gets), ``emit`` (what it answers) or ``delay``
-(when). The wrappers in ``inject`` count how often a hook changed something: a requested fault is not yet an
-active one. Severity 0 is the no-op twin: same wiring, same random stream, no effect.
+A fault overrides one of four hooks: ``see`` (what the policy gets), ``emit`` (what it answers), ``delay`` (when) or
+``deliver`` (what the drives make of a command). The wrappers in ``inject`` count how often a hook changed something: a
+requested fault is not yet an active one. Severity 0 is the no-op twin: same wiring, same random stream, no effect.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from safeguard.core.robot import RobotModel
 from safeguard.core.types import (
     NS_PER_S,
     ActionSpec,
+    Command,
     Observation,
     Proposal,
     RobotState,
     Sensor,
+    TorqueCommand,
     Vector,
 )
 from safeguard.scenarios import streams
@@ -37,6 +39,7 @@ from safeguard.scenarios.fault_params import (
     HangParams,
     LatencyParams,
     NanParams,
+    TorqueLossParams,
     TorqueSpikesParams,
 )
 
@@ -115,6 +118,10 @@ class Fault(Generic[P]):
     def delay(self, now: int) -> float:
         """Additional latency of an inference started at ``now``, s."""
         return 0.0
+
+    def deliver(self, command: Command) -> Command:
+        """What the drives carry out in place of ``command``."""
+        return command
 
     def known(self, observation: Observation) -> int:
         """Time of the newest information in what the policy gets for ``observation``, ns."""
@@ -264,6 +271,18 @@ class Freeze(Fault[FreezeParams]):
         return observation.state.t if self._held is None else self._held.state.t
 
 
+class TorqueLoss(Fault[TorqueLossParams]):
+    """The body is weaker than its model: outside the assumptions of the guarantees."""
+
+    effect = "drives deliver less torque"
+
+    def deliver(self, command: Command) -> Command:
+        """The command with its torque scaled down."""
+        if not isinstance(command, TorqueCommand):
+            return command
+        return replace(command, tau=(1.0 - self.params.loss * self.params.scale) * command.tau)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A fault of the library: what it is told, and how it is built."""
@@ -285,6 +304,7 @@ FAULTS: Mapping[str, Entry] = {
     "compute.hang": _entry(HangParams, Hang),
     "compute.latency": _entry(LatencyParams, Latency),
     "sensor.freeze": _entry(FreezeParams, Freeze),
+    "plant.torque_loss": _entry(TorqueLossParams, TorqueLoss),
 }
 """The library: every kind that a scenario can name."""
 

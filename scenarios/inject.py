@@ -1,4 +1,4 @@
-"""Where faults meet a run: wrappers around the policy and its latency, and the trigger that always clears.
+"""Where faults meet a run: wrappers around the policy, its latency and the drives, and the trigger that always clears.
 
 The wrappers keep the evidence: they compare what went in with what came out of every fault that acts.
 """
@@ -13,7 +13,7 @@ from types import TracebackType
 import numpy as np
 
 from safeguard.core.protocols import Policy
-from safeguard.core.types import ActionSpec, Observation, Proposal, Vector
+from safeguard.core.types import ActionSpec, Command, Observation, Proposal, TorqueCommand, Vector
 from safeguard.scenarios.fault_params import FaultParams
 from safeguard.scenarios.faults import Activity, Fault
 
@@ -70,6 +70,21 @@ class FaultyLatency:
                 _count(fault, extra, now)
                 total += extra
         return total
+
+
+class FaultyDrives:
+    """The way of a command to the drives, through every fault that acts there."""
+
+    def __init__(self, faults: Sequence[Fault[FaultParams]]) -> None:
+        self._faults = faults
+
+    def __call__(self, command: Command, now: int) -> Command:
+        """What the drives carry out at ``now`` ns in place of ``command``."""
+        for fault in self._faults:
+            if fault.acts:
+                told, command = command, fault.deliver(command)
+                _count(fault, _change(told, command), now)
+        return command
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +160,15 @@ def _difference(true: Vector, emitted: Vector) -> float:
         return 0.0
     gap = np.abs(true - emitted)
     return float(np.where(np.isnan(gap), np.inf, gap).max())
+
+
+def _change(told: Command, done: Command) -> float:
+    """Largest difference of two commands, N·m; infinite where they are of different kinds."""
+    if told is done:
+        return 0.0
+    if isinstance(told, TorqueCommand) and isinstance(done, TorqueCommand):
+        return _difference(told.tau, done.tau)
+    return math.inf
 
 
 def _gap(true: Observation, seen: Observation) -> float:

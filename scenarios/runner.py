@@ -6,7 +6,7 @@ faults are cleared and the episode is closed in the journal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ from safeguard.scenarios.episode import (
 )
 from safeguard.scenarios.fault_params import FaultParams
 from safeguard.scenarios.faults import Activity, Fault
-from safeguard.scenarios.inject import FaultEvent, FaultyLatency, FaultyPolicy, Injector
+from safeguard.scenarios.inject import FaultEvent, FaultyDrives, FaultyLatency, FaultyPolicy, Injector
 from safeguard.scenarios.push import PushExpert, ReachPush
 from safeguard.scenarios.referee import Referee
 from safeguard.scenarios.scenario import OperatorScript, Scenario
@@ -84,7 +84,7 @@ class ShieldMaker(Protocol):
         config: ShieldConfig | None,
         audit: str | Path | AuditConfig | Journal | None,
         enforcement: Enforcement,
-        calibrations: Sequence[Calibration] = (),
+        calibration: Calibration | None = None,
     ) -> ShieldLike:
         """A shield for one robot and one policy."""
         ...
@@ -119,7 +119,7 @@ def run_episode(
     enforcement: Enforcement = Enforcement.FULL,
     audit: str | Path | AuditConfig | Journal | None = None,
     config: ShieldConfig | None = None,
-    calibrations: Sequence[Calibration] = (),
+    calibration: Calibration | None = None,
     policy: Policy | None = None,
     twin: EpisodeResult | None = None,
     make_shield: ShieldMaker | None = None,
@@ -135,7 +135,7 @@ def run_episode(
             would have done.
         audit: run folder, settings or open journal for the records.
         config: of the shield.
-        calibrations: of its monitors.
+        calibration: of its monitors.
         policy: replaces the scenario's.
         twin: the same episode with ``scenario.twin()``; without it no episode is classed as masked.
         make_shield: builds the shield; ``safeguard.shield.Shield`` if None.
@@ -160,7 +160,7 @@ def run_episode(
         config=config,
         audit=audit,
         enforcement=enforcement,
-        calibrations=calibrations,
+        calibration=calibration,
     )
     run = _Run(scenario, seed, episode, enforcement, world, port, faults, shield, twin)
     try:
@@ -258,12 +258,14 @@ class _Run:
     faults: list[Fault[FaultParams]]
     shield: ShieldLike
     twin: EpisodeResult | None
+    drives: FaultyDrives = field(init=False)
     referee: Referee = field(init=False)
     log: TickLog = field(init=False)
     stillness: Stillness = field(init=False)
     operator: Operator = field(init=False)
 
     def __post_init__(self) -> None:
+        self.drives = FaultyDrives(self.faults)
         self.referee = Referee(self.world.robot, self.world, max_age_s=self.scenario.ftti_s)
         self.world.on_physics_step = self.referee.sample
         self.log = TickLog(self.scenario.standstill)
@@ -294,7 +296,7 @@ class _Run:
         observation = world.observe()
         decision = self.shield.step(observation, now=now)
         referee.command(decision.command, now, self.port.informed() if follows_proposal(decision) else None)
-        world.apply(decision.command)
+        world.apply(self.drives(decision.command, now))
         world.advance()
         referee.observe()
         self.log.add(decision, now, self._activities())

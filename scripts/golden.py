@@ -35,7 +35,7 @@ from safeguard.core.types import ActionSpec, Decision, Observation, RobotState, 
 from safeguard.policies import as_policy
 from safeguard.replay import current_body, replay_run
 from safeguard.replay_compare import Comparison, Difference, Outline, shortened
-from safeguard.scenarios.calibration import load_calibrations
+from safeguard.scenarios.calibration import load_calibration
 from safeguard.scenarios.scenario import load_scenario
 from safeguard.shield import Shield
 
@@ -141,8 +141,8 @@ def halting(seen: Observation) -> Vector:
 
 def _clean_start(run: Path, key: Path) -> None:
     """Acknowledged, with calibrated monitors; then the policy moves the arm."""
-    calibrations = load_calibrations(load_scenario("clean"))
-    with Cell(gentle, run, key, calibrations=calibrations) as cell:
+    calibration = load_calibration(load_scenario("clean"))
+    with Cell(gentle, run, key, calibration=calibration) as cell:
         cell.ticks(10)
         cell.acknowledge("start")
         cell.ticks(380)

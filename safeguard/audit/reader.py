@@ -7,11 +7,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from safeguard.audit.journal.cut import CUT, read_cut
 from safeguard.audit.journal.keys import PublicKey
 from safeguard.audit.journal.scan import Entry, JournalDamageError, Scan
+from safeguard.audit.journal.segments import FOLDER
+from safeguard.audit.records.cut import RetentionCut
 from safeguard.audit.records.registry import BY_CODE, Record, parse_body, plain_body
 
-__all__ = ["JournalDamageError", "read_run", "record_of"]
+__all__ = ["JournalDamageError", "read_run", "record_of", "retention_cut"]
 
 
 def read_run(path: str | Path, *, check: bool = True, key: PublicKey | None = None) -> Iterator[Record]:
@@ -29,6 +32,12 @@ def read_run(path: str | Path, *, check: bool = True, key: PublicKey | None = No
     scan = Scan(path, key, check=check)
     for entry in scan:
         yield record_of(entry, scan)
+
+
+def retention_cut(path: str | Path) -> RetentionCut | None:
+    """What was cut from the beginning of the run in folder ``path``, if anything; whoever reads the run proves it."""
+    file = Path(path) / FOLDER / CUT
+    return read_cut(file).body() if file.exists() else None
 
 
 def record_of(entry: Entry, scan: Scan) -> Record:

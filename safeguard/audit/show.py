@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
 from pathlib import Path
 from textwrap import wrap
@@ -12,9 +12,11 @@ from typing import Final
 from rich.color import ColorSystem
 from rich.style import Style
 
+from safeguard.audit.event_words import ECHOES
+from safeguard.audit.reader import retention_cut
 from safeguard.audit.records.encode import JsonObject, encode_number
 from safeguard.audit.records.registry import EpisodeOpen, RunOpen
-from safeguard.audit.story import Margin, Row, story
+from safeguard.audit.story import Margin, Row, story, told_cut
 from safeguard.audit.timeline import Moment, joint_names, moments
 from safeguard.core.enums import Cause, Mode, RecordKind
 from safeguard.core.errors import ConfigError
@@ -43,7 +45,7 @@ class Choice:
     """Which rows to show; what is left empty chooses nothing.
 
     Attributes:
-        kinds: of records.
+        kinds: of records; those that repeat what decisions say (``event_words.ECHOES``) are shown if named here.
         modes: in force in the row.
         causes: in force, coming or going.
         start, end: s after the first tick of the episode.
@@ -128,8 +130,18 @@ def show_run(
         CutShortError: after the rows before a damage.
     """
     wanted = choice or Choice()
-    found = (row for row in story(_checked(moments(path), wanted), every=every) if row in wanted)
-    return islice(found, limit)
+    echoes = not set(wanted.kinds).isdisjoint(ECHOES)
+    found = _with_cuts(story(_checked(moments(path), wanted), every=every, echoes=echoes), path)
+    return islice((row for row in found if row in wanted), limit)
+
+
+def _with_cuts(rows: Iterable[Row], path: str | Path) -> Iterator[Row]:
+    """The rows, with one for each cut behind that of ``run_open``, which has proved them."""
+    for at, row in enumerate(rows):
+        yield row
+        for one in cut.cuts if at == 0 and (cut := retention_cut(path)) is not None else ():
+            kind = RecordKind.RETENTION_CUT
+            yield replace(row, seq=one.first, kind=kind, hash="", what="cut", detail=told_cut(one), grade="warn")
 
 
 def _checked(found: Iterable[Moment], choice: Choice) -> Iterator[Moment]:

@@ -5,13 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Final, Literal, TypeAlias, cast
 
 from pydantic import JsonValue
 
-from safeguard.audit.records.bodies import FilterBody, OutcomeBody, VerdictBody, full_verdict
+from safeguard.audit.event_words import ECHOES, EVENTS, told_event
+from safeguard.audit.fold import (
+    UNITS,
+    UNTOUCHED,
+    Folder,
+    Intervention,
+    margins_of,
+    reason_of,
+    rows_of,
+    seconds_of,
+    verdicts_of,
+)
+from safeguard.audit.records.bodies import OutcomeBody
+from safeguard.audit.records.cut import CutRange
 from safeguard.audit.records.decode import decode_number
 from safeguard.audit.records.encode import Json
+from safeguard.audit.records.events import Fallback, FaultDetected, ModeChange
 from safeguard.audit.records.registry import (
     DecisionRecord,
     EpisodeClose,
@@ -24,16 +39,12 @@ from safeguard.audit.records.registry import (
     RunOpen,
 )
 from safeguard.audit.timeline import Moment
-from safeguard.core.enums import Enforcement, FilterStatus, Level, Mode, RecordKind
+from safeguard.core.enums import Enforcement, FilterStatus, Mode, RecordKind
+from safeguard.core.types import NS_PER_S
 
-UNITS: Final = {"position": "rad", "velocity": "rad/s", "torque": "N·m", "clearance": "m"}
 SCALES: Final = {"position": 1.0, "velocity": 1.0, "torque": 10.0, "clearance": 0.1}
 """What a margin counts as wide by default; a run's limits replace all but the clearance's."""
 
-PAUSE_S: Final = 0.1
-"""Corrections that are no further apart are one intervention."""
-
-UNTOUCHED: Final = (FilterStatus.ADMISSIBLE, FilterStatus.BYPASSED)
 SHOWN_ROWS: Final = 3
 
 Grade: TypeAlias = Literal["info", "warn", "error"]
@@ -91,12 +102,26 @@ class Row:
     changed: tuple[str, ...] = ()
 
 
-def story(moments: Iterable[Moment], *, every: bool = False) -> Iterator[Row]:
-    """Rows of what mattered in ``moments``, in order; with ``every``, one for each decision instead of folding them."""
-    teller = Teller(every)
+def story(moments: Iterable[Moment], *, every: bool = False, echoes: bool = False) -> Iterator[Row]:
+    """Rows of what mattered in ``moments``, in order; with ``every``, one for each decision instead of folding them.
+
+    With ``echoes`` also records that only repeat what decisions say (``event_words.ECHOES``).
+    """
+    teller = Teller(every, echoes)
     for moment in moments:
         yield from teller.hear(moment)
     yield from teller.fold()
+
+
+def told_cut(one: CutRange) -> str:
+    """What was cut, when, by whom, by which rule and why, in words."""
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in one.counts.items())
+    try:
+        when = datetime.fromtimestamp(one.utc // NS_PER_S, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):  # no calendar has this year
+        when = f"{one.utc} ns"
+    why = f": {one.reason}" if one.reason else ""
+    return f"records {one.first:,} to {one.last:,} cut ({counts}) on {when} by {one.operator}, rule {one.rule}{why}"
 
 
 def scales_of(limits: Limits | None) -> dict[str, float]:
@@ -121,20 +146,6 @@ def smallest_of(margins: Mapping[str, float], scales: Mapping[str, float]) -> Ma
     return None if name is None else Margin(name, margins[name], UNITS[name])
 
 
-@dataclass(slots=True)
-class _Fold:
-    """Consecutive decisions that were not as proposed, of one status and mode."""
-
-    first: Moment
-    last: Moment
-    decision: OutcomeBody
-    told: bool
-    count: int = 0
-    margins: dict[str, float] = field(default_factory=dict[str, float])
-    active: Counter[str] = field(default_factory=Counter[str])
-    reason: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class _Change:
     """What is different from the decision before: about what, which causes, in words."""
@@ -147,58 +158,57 @@ class _Change:
 class Teller:
     """Hears a run's moments in order and says what is worth a row."""
 
-    def __init__(self, every: bool = False) -> None:
-        self._every = every
+    def __init__(self, every: bool = False, echoes: bool = False) -> None:
+        self._every, self._echoes = every, echoes
+        self._held: list[Row] = []  # of events in an intervention that is not over
         self._scales = dict(SCALES)
         self._mode: tuple[Mode, str] = Mode.BOOT, ""
         self._since: dict[str, float] = {}  # cause → when it came, s
-        self._fold: _Fold | None = None
+        self._folder = Folder()
+        self._told_at = -1  # number of the last decision that has a row of its own
 
     def hear(self, moment: Moment) -> Iterator[Row]:
         """The rows that are complete now that ``moment`` is known."""
         if isinstance(moment.record.body, DecisionRecord):
             yield from self._hear_decision(moment, moment.record.body)
-        else:
+        elif moment.record.kind not in EVENTS:
             yield from self.fold()
             yield self._other(moment)
+        elif self._echoes or moment.record.kind not in ECHOES:
+            self._held.append(self._other(moment))
+            yield from self._ordered(())
 
     def fold(self) -> Iterator[Row]:
         """The row of the intervention that is over, if any."""
-        fold, self._fold = self._fold, None
-        if fold is None or (fold.count == 1 and fold.told and not fold.active and not fold.reason):
-            return
-        times = f"{fold.count} ticks to {_seconds(fold.last):.3f} s" if fold.count > 1 else ""
-        text = "; ".join(filter(None, [times, _most(fold.active), fold.reason]))
-        yield _replaced(self._told(fold.first, fold.decision, "filter", text), fold, self._scales)
+        yield from self._ordered(self._folded(self._folder.end()))
+
+    def _ordered(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows and those of events that need not wait for an intervention any longer, as they happened."""
+        begun = self._folder.begun
+        ready = [row for row in self._held if begun is None or row.seq < begun]
+        self._held = self._held[len(ready) :]
+        yield from sorted([*rows, *ready], key=lambda row: row.seq)
+
+    def _folded(self, over: Iterable[Intervention]) -> Iterator[Row]:
+        """Rows of interventions in which something was changed; the others have rows for mode and causes."""
+        for one in over:
+            told = one.ticks == 1 and one.first.record.seq == self._told_at and not one.active and not one.reason
+            if not told and one.status not in UNTOUCHED:
+                times = f"{one.ticks} ticks to {one.end:.3f} s" if one.ticks > 1 else ""
+                text = "; ".join(filter(None, [times, _most(one.active), one.reason]))
+                yield _replaced(self._told(one.first, one.body.decision, "filter", text), one, self._scales)
 
     def _hear_decision(self, moment: Moment, body: DecisionRecord) -> Iterator[Row]:
         decision = body.decision
         change = self._change(moment, decision)
         if self._every:
-            text = "; ".join(filter(None, [*change.said, _reason(decision)]))
+            text = "; ".join(filter(None, [*change.said, reason_of(decision)]))
             yield self._told(moment, decision, "decision", text, change.causes)
             return
+        yield from self._ordered(self._folded(self._folder.hear(moment, body)))
         if change.said:
-            yield from self.fold()
+            self._told_at = moment.record.seq
             yield self._told(moment, decision, change.what, "; ".join(change.said), change.causes)
-        yield from self._count(moment, decision, bool(change.said))
-
-    def _count(self, moment: Moment, decision: OutcomeBody, told: bool) -> Iterator[Row]:
-        """Count the tick to the intervention that it continues, or begin one; ``told`` says that it has a row."""
-        fold, status = self._fold, decision.filter.status
-        late = fold is not None and _seconds(moment) - _seconds(fold.last) > PAUSE_S
-        other = fold is not None and status not in UNTOUCHED and status is not fold.decision.filter.status
-        if late or other:
-            yield from self.fold()
-        if status in UNTOUCHED:
-            return
-        fold = self._fold = self._fold or _Fold(moment, moment, decision, told)
-        fold.last, fold.count = moment, fold.count + 1
-        fold.active.update(_bound(decision.filter))
-        fold.reason = fold.reason or _reason(decision)
-        for name, value in _margins(decision.filter).items():
-            known = fold.margins.get(name, float("inf"))
-            fold.margins[name] = value if value != value else min(known, value)
 
     def _change(self, moment: Moment, decision: OutcomeBody) -> _Change:
         """What is different from the decision before."""
@@ -213,8 +223,8 @@ class Teller:
         why = _why(decision)
         what = "mode" if said else "cause"
         said += [f"+{name}{why.get(name, '')}" for name in came]
-        said += [f"−{name} after {_seconds(moment) - self._since.pop(name):.3f} s" for name in gone]
-        self._since.update(dict.fromkeys(came, _seconds(moment)))
+        said += [f"−{name} after {seconds_of(moment) - self._since.pop(name):.3f} s" for name in gone]
+        self._since.update(dict.fromkeys(came, seconds_of(moment)))
         return _Change(what, (*came, *gone), said)
 
     @staticmethod
@@ -226,7 +236,7 @@ class Teller:
     ) -> Row:
         """A row about one decision."""
         result, record = decision.filter, moment.record
-        margins = _margins(result)
+        margins = margins_of(result)
         return Row(
             seq=record.seq,
             kind=record.kind,
@@ -246,7 +256,7 @@ class Teller:
             status=result.status,
             margins=margins,
             smallest=smallest_of(margins, self._scales),
-            rows=tuple(_bound(result)),
+            rows=tuple(rows_of(result)),
             changed=changed,
         )
 
@@ -256,36 +266,26 @@ class Teller:
         if isinstance(body, RunOpen):
             self._scales = scales_of(body.limits)
         if isinstance(body, EpisodeOpen):
-            self._mode, self._since = (body.mode, ""), {}
-        what, detail, grade = _words(moment)
+            self._mode, self._since, self._folder = (body.mode, ""), {}, Folder()
+        what, detail, grade = words(moment)
         times = (moment.at, moment.at, moment.since, moment.since)
-        return Row(record.seq, record.kind, record.hash, *times, moment.episode, record.tick, what, detail, grade)
+        named = (body.cause,) if isinstance(body, FaultDetected) else ()
+        active = body.causes if isinstance(body, ModeChange | Fallback) else ()
+        row = Row(record.seq, record.kind, record.hash, *times, moment.episode, record.tick, what, detail, grade)
+        return replace(row, changed=tuple(c.value for c in named), causes=tuple(c.value for c in active))
 
 
-def _replaced(row: Row, fold: _Fold, scales: Mapping[str, float]) -> Row:
-    """The row of the fold's first decision with what all of them have in common."""
+def _replaced(row: Row, one: Intervention, scales: Mapping[str, float]) -> Row:
+    """The row of the first decision with what all of them have in common."""
     return replace(
         row,
-        until=fold.last.at,
-        last=fold.last.since,
-        margins=fold.margins,
-        smallest=smallest_of(fold.margins, scales),
-        count=fold.count,
-        rows=tuple(fold.active),
+        until=one.until,
+        last=one.last,
+        margins=one.margins,
+        smallest=smallest_of(one.margins, scales),
+        count=one.ticks,
+        rows=tuple(one.active),
     )
-
-
-def _seconds(moment: Moment) -> float:
-    return (moment.at - moment.start) / 1e9 if moment.since is None else moment.since
-
-
-def _margins(result: FilterBody) -> dict[str, float]:
-    return {name: decode_number(getattr(result.margins, name)) for name in UNITS}
-
-
-def _bound(result: FilterBody) -> list[str]:
-    """Rows that bound or were relaxed."""
-    return list(dict.fromkeys([*result.active, *(name for name, _ in result.slack)]))
 
 
 def _most(rows: Counter[str]) -> str:
@@ -295,25 +295,11 @@ def _most(rows: Counter[str]) -> str:
     return f"{', '.join(names)}{more}" if names else ""
 
 
-def _verdicts(decision: OutcomeBody) -> list[VerdictBody]:
-    return [full_verdict(verdict) for verdict in decision.verdicts]
-
-
 def _why(decision: OutcomeBody) -> dict[str, str]:
     """What a monitor said of the cause that it named, by cause."""
-    return {v.cause.value: f" ({v.detail})" for v in reversed(_verdicts(decision)) if v.cause is not None and v.detail}
-
-
-def _reason(decision: OutcomeBody) -> str:
-    """The checker's refusal, and what monitors saw that is no cause."""
-    said = [f"refused: {decision.filter.refusal}"] if decision.filter.refusal else []
-    active = set(decision.causes)
-    said += [
-        f"{v.monitor}: {v.detail}"
-        for v in _verdicts(decision)
-        if v.level >= Level.WARN and v.detail and v.cause not in active
-    ]
-    return "; ".join(said)
+    return {
+        v.cause.value: f" ({v.detail})" for v in reversed(verdicts_of(decision)) if v.cause is not None and v.detail
+    }
 
 
 def _grade(decision: OutcomeBody) -> Grade:
@@ -323,7 +309,7 @@ def _grade(decision: OutcomeBody) -> Grade:
     return "info" if quiet and not decision.causes else "warn"
 
 
-def _words(moment: Moment) -> tuple[str, str, Grade]:
+def words(moment: Moment) -> tuple[str, str, Grade]:
     """What a record that is no decision is about, what it says, and how bad that is."""
     match moment.record.body:
         case RunOpen() as body:
@@ -343,6 +329,8 @@ def _words(moment: Moment) -> tuple[str, str, Grade]:
             return "fault", f"{body.id} cleared", "info"
         case FaultInjected() as body:
             return "fault", f"{body.id} acts: {_flat(body.parameters) or body.kind}", "warn"
+        case body if (told := told_event(body)) is not None:
+            return told
         case _:
             kind = moment.record.kind
             return kind.value, _flat(moment.record.data), "error" if kind is RecordKind.GAP else "warn"

@@ -76,46 +76,48 @@ def moments(path: str | Path) -> Iterator[Moment]:
         JournalError: there is no journal, or its first record cannot be read.
         CutShortError: after the last record before a damage.
     """
-    axis, waiting, done = _Axis(), list[Record](), 0
-    records = read_run(path)
-    while True:
-        damage: JournalError | None = None
-        try:
-            record = next(records, None)
-        except JournalError as error:
-            record, damage = None, error
-        if record is not None:
+    axis, done = Axis(), 0
+    try:
+        for record in read_run(path):
             done += 1
-            waiting.append(record)
-            if not axis.set and record.t is None and len(waiting) < HELD_BACK:
-                continue
-            axis.begin(record.t or 0)
-        yield from (axis.place(late) for late in waiting)
-        waiting.clear()
-        if damage is not None:
-            raise CutShortError(done, damage) if done else damage
-        if record is None:
-            return
+            yield from axis.hear(record)
+    except JournalError as damage:
+        yield from axis.rest()
+        if not done:
+            raise
+        raise CutShortError(done, damage) from None
+    yield from axis.rest()
 
 
-class _Axis:
-    """Where on the run's axis a record stands, given those before it."""
+class Axis:
+    """Where on the run's axis records stand that are heard in order."""
 
     def __init__(self) -> None:
-        self.set = False
+        self._waiting: list[Record] | None = []
         self._start = self._at = self._shift = 0
         self._first: int | None = None  # time of the episode's first tick, in its own clock
         self._own: int | None = None  # latest time, in the episode's own clock
         self._episode: int | None = None
         self._fresh = False
 
-    def begin(self, t: int) -> None:
-        """The axis starts at ``t`` ns, unless it has started; never below 0, which some formats cannot hold."""
-        if not self.set:
-            self.set, self._shift = True, max(0, -t)
-            self._start = self._at = t + self._shift
+    def hear(self, record: Record) -> Iterator[Moment]:
+        """The moments that are known now: the first ones wait for the first time."""
+        if self._waiting is None:
+            yield self._place(record)
+            return
+        self._waiting.append(record)
+        if record.t is not None or len(self._waiting) >= HELD_BACK:
+            self._shift = max(0, -(record.t or 0))  # never below 0, which some formats cannot hold
+            self._start = self._at = (record.t or 0) + self._shift
+            yield from self.rest()
 
-    def place(self, record: Record) -> Moment:
+    def rest(self) -> Iterator[Moment]:
+        """Those that still wait."""
+        waiting, self._waiting = self._waiting or [], None
+        for record in waiting:
+            yield self._place(record)
+
+    def _place(self, record: Record) -> Moment:
         if isinstance(record.body, EpisodeOpen):
             self._episode, self._fresh, self._first, self._own = record.body.episode, True, None, None
         if record.t is not None:

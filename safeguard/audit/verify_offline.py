@@ -28,6 +28,7 @@ import argparse
 import base64
 import hashlib
 import json
+import math
 import os
 import re
 import struct
@@ -151,15 +152,21 @@ def unbase64(text: str) -> bytes:
     return data
 
 
-# --- MessagePack: maps with string keys, arrays, UTF-8, integers, float64, booleans, nil ------------------------------
+# --- MessagePack: maps with string keys, arrays, UTF-8, integers, float64, booleans, nil; bytes in decisions ----------
 
 CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 NUMBERS = {0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q", 0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}
+BINARY = {0xC4: ">B", 0xC5: ">H", 0xC6: ">I"}
 LENGTHS = {0xD9: ">B", 0xDA: ">H", 0xDB: ">I", 0xDC: ">H", 0xDD: ">I", 0xDE: ">H", 0xDF: ">I"}  # strings, arrays, maps
 
 
-def unpack(data: bytes) -> Any:
-    """The one value in these bytes, floats unknown to JSON as "NaN", "Infinity", "-Infinity"; ValueError if unsound."""
+def word(number: float) -> float | str:
+    """A number, or its name where JSON has none for it."""
+    return number if number - number == 0 else str(number).replace("inf", "Infinity").replace("nan", "NaN")
+
+
+def unpack(data: bytes, binary: bool = False) -> Any:
+    """The one value in these bytes, floats as ``word`` has them; ValueError if unsound."""
     at, budget = 0, VALUES
 
     def take(size: int) -> bytes:
@@ -181,7 +188,9 @@ def unpack(data: bytes) -> Any:
             return CONSTANTS[code]
         if code in NUMBERS:
             (number,) = struct.unpack(NUMBERS[code], take(struct.calcsize(NUMBERS[code])))
-            return number if number - number == 0 else str(number).replace("inf", "Infinity").replace("nan", "NaN")
+            return word(number)
+        if code in BINARY and binary:
+            return take(struct.unpack(BINARY[code], take(struct.calcsize(BINARY[code])))[0])
         if code >= 0xC0 and code not in LENGTHS:
             raise ValueError(f"type 0x{code:02x} has no place here")
         size = code & (31 if code >= 0xA0 else 15)
@@ -200,6 +209,81 @@ def unpack(data: bytes) -> Any:
     if at != len(data):
         raise ValueError("bytes after the value")
     return result
+
+
+# --- Decisions of version 4: values in a fixed order, arrays as bytes, times after that of the record -----------------
+
+FIELDS = {
+    "observation": "q v t sensors instruction external_wrench estop drive_status",
+    "sensor": "value t",
+    "proposal": "actions t_obs t_inferred source seq features samples parts",
+    "parts": "failed agreeing substitutes",
+    "decision": "verdicts causes reasons mode configuration authority filter source command enforcement",
+    "verdict": "monitor level score threshold p_value cause detail",
+    "filter": """status solver source torque acceleration slack active margins effort iterations stuck provisional
+        refusal position velocity""",
+    "torque": "tau t expires seq",
+    "position": "q t expires seq",
+    "velocity": "v t expires seq",
+    "pd": "q v kp kd tau_ff t expires seq",
+    "terminal_stop": "reason t seq",
+}
+TIMES = {"t", "expires", "t_obs", "t_inferred"}
+ARRAYS = {"actions", "features", "samples", "value", "external_wrench", "q", "v", "kp", "kd", "tau", "tau_ff"}
+ARRAYS |= {"torque", "acceleration", "position", "velocity"}
+MARGINS, STAGES = "position velocity torque clearance nearest", "intake policy controller monitors modes filter record"
+
+
+def array(value: Any) -> Any:
+    """Numbers in nested lists; with their shape where these cannot tell it, or are deeper than three."""
+    shape, data = ([len(value) // 8], value) if isinstance(value, bytes) else value
+    numbers: list[Any] = [word(number) for (number,) in struct.iter_unpack("<d", data)]
+    if min(shape, default=0) < 0 or math.prod(shape) != len(numbers):
+        raise ValueError("numbers do not fill the shape of their array")
+    if not numbers or len(shape) > 3:
+        return {"shape": shape, "data": numbers}
+    for size in shape[:0:-1]:
+        numbers = [numbers[at : at + size] for at in range(0, len(numbers), size)]
+    return numbers if shape else numbers[0]
+
+
+def named(what: str, values: list[Any], now: int) -> dict[str, Any]:
+    """Values with their names, arrays as lists, times as they were."""
+    names = FIELDS[what].split()
+    if len(values) != len(names):
+        raise ValueError(f"{what} has other fields")
+    body = dict(zip(names, values))  # noqa: B905  (no strict= in Python 3.9)
+    for name in names:
+        if name in TIMES:
+            body[name] = (body[name] + now + 2**63) % 2**64 - 2**63
+        elif name in ARRAYS and body[name] is not None:
+            body[name] = array(body[name])
+    return body
+
+
+def decision(body: Any, tick: int | None, t: int | None) -> dict[str, Any]:
+    """The body of a decision with its names; ValueError and its like where it is none."""
+    now = 0 if t is None else t
+    seen, made = named("observation", body["observation"], now), body["decision"]
+    seen["sensors"] = {name: named("sensor", part, now) for name, part in seen["sensors"].items()}
+    arrived = None if body["proposal"] is None else named("proposal", body["proposal"], now)
+    if arrived and arrived["parts"] is not None:
+        arrived["parts"] = named("parts", arrived["parts"], now)
+    made = named("decision", made, now)
+    (kind, *command), result = made["command"], named("filter", made["filter"], now)
+    result["margins"] = dict(zip(MARGINS.split(), result["margins"]))  # noqa: B905
+    made["command"] = {"type": kind, **named(kind, command, now)}
+    if kind == "torque" and made["command"]["tau"] is None:
+        made["command"]["tau"] = result["torque"]
+    made["filter"] = result
+    made["verdicts"] = [v if isinstance(v, str) else named("verdict", v, now) for v in made["verdicts"]]
+    stages = [stage for (stage,) in struct.iter_unpack("<q", body["timings"])]
+    if len(body) != 5 or len(stages) not in (7, 8):
+        raise ValueError("not the fields, or not the durations, of a decision")
+    timings = {"total": sum(stages), **dict(zip((STAGES + " total").split(), stages))}  # noqa: B905
+    state = {name: seen.pop(name) for name in ("q", "v", "t")}
+    outcome = {"observation": {"state": state, **seen}, "proposal": arrived, "decision": made, "timings": timings}
+    return {"episode": body["episode"], "tick": tick, "now": now, **outcome}
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------
@@ -276,8 +360,13 @@ def frames(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 def ring_frames(file: BinaryIO) -> Iterator[bytes]:
     """Contents of the whole frames that no writer took out of the ring; a power cut may leave others behind them."""
-    magic, capacity, head, at = struct.unpack_from("<8sQ48xQ56xQ", file.read(RING_DATA).ljust(RING_DATA))
-    sound = magic == b"SGRING1\n" and capacity and not (capacity | head | at) % 8 and at <= head <= at + capacity
+    sound, capacity, head, at = False, 0, 0, 0
+    for _ in range(100):  # a writer at work moves both counters while one looks
+        file.seek(0)
+        magic, capacity, head, at = struct.unpack_from("<8sQ48xQ56xQ", file.read(RING_DATA).ljust(RING_DATA))
+        sound = magic == b"SGRING1\n" and capacity and not (capacity | head | at) % 8 and at <= head <= at + capacity
+        if sound:
+            break
     if not sound or os.fstat(file.fileno()).st_size != RING_DATA + capacity:
         raise RunError("altered", "ring is none: wrong header or size")
     while at < head:
@@ -533,60 +622,89 @@ class Run:
         return "complete", None, None, None
 
 
-def walk(run: Run, folder: str, files: set[str]) -> None:
-    """Take all files of a journal in order; RunError at the first thing that is wrong."""
+def walk(run: Run, folder: str, files: set[str], left: list[bytes], odd: RunError | None) -> None:
+    """Take all files of a journal in order, then what is ``left`` in a ring; RunError at the first that is wrong."""
     start, last = 0, max((int(name[:6]) for name in files - {"ring", CUT}), default=-1)
     if CUT in files:
         with open(os.path.join(folder, CUT), "rb") as file:
             digests = run.begin_late(list(islice(frames(iter(lambda: file.read(BLOCK), b"")), 6)))
         start = len(digests)
         for name in sorted(name for name in files - {"ring", CUT} if int(name[:6]) < start):  # a kill left them
-            if digest_of(os.path.join(folder, name)) != digests[int(name[:6])]:
+            if not same(folder, name, digests[int(name[:6])]):
                 raise RunError("altered", f"{name} is not the segment that was cut")
     for number in range(start, last + 1):
         raw, packed = f"{number:06d}.sgj", f"{number:06d}.sgz"
         if run.stage == "closed":
             raise RunError("altered", f"segment {number} after the closing checkpoint")
-        if not files & {raw, packed}:
+        if not files & {raw, packed} and not os.path.isfile(os.path.join(folder, packed)):  # packed since it was listed
             raise RunError("truncated", f"segment {number} is missing")
-        if {raw, packed} <= files:  # a kill between packing and removing leaves both
-            with open(os.path.join(folder, raw), "rb") as one, open(os.path.join(folder, packed), "rb") as other:
-                if not all(one.read(len(block)) == block for block in unpacked(other)) or one.read(1):
-                    raise RunError("altered", f"{raw} and {packed} differ")
-        with open(os.path.join(folder, raw if raw in files else packed), "rb") as file:
-            try:
-                run.segment(number, iter(lambda: file.read(BLOCK), b"") if raw in files else unpacked(file))
-            except RunError as error:  # a writer killed as it writes leaves a part of a frame; the ring has all of it
-                kept = raw in files and "ring" in files and number == last and run.stage != "closed"
-                if error.verdict != "truncated" or not kept:
-                    raise
-    if "ring" in files:
-        with open(os.path.join(folder, "ring"), "rb") as file:
-            run.ring(ring_frames(file))
-
-
-def digest_of(path: str) -> str:
-    """SHA-256 of a segment's frames; "" where they cannot be unpacked."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
+        if {raw, packed} <= files and digest_of(folder, raw) != digest_of(folder, packed):  # a kill leaves both
+            raise RunError("altered", f"{raw} and {packed} differ")
         try:
-            for block in unpacked(file) if path.endswith(".sgz") else iter(lambda: file.read(BLOCK), b""):
-                digest.update(block)
-        except RunError:
-            return ""
+            run.segment(number, segment_blocks(folder, raw if raw in files else packed))
+        except RunError as error:  # a writer killed as it writes leaves a part of a frame; the ring has all of it
+            kept = raw in files and "ring" in files and number == last and run.stage != "closed"
+            if error.verdict != "truncated" or not kept:
+                raise
+    if odd is not None:
+        raise odd
+    run.ring(iter(left))
+
+
+def segment_blocks(folder: str, name: str) -> Iterator[bytes]:
+    """The frames of a segment in blocks; of its packed form where a writer at work has just removed the raw one."""
+    try:
+        with open(os.path.join(folder, name), "rb") as file:
+            yield from unpacked(file) if name.endswith(".sgz") else iter(lambda: file.read(BLOCK), b"")
+    except FileNotFoundError:  # as it is opened: no block has been given out
+        if name.endswith(".sgz"):
+            raise
+        yield from segment_blocks(folder, name.replace(".sgj", ".sgz"))
+
+
+def digest_of(folder: str, name: str) -> str:
+    """SHA-256 of a segment's frames; RunError where they cannot be unpacked."""
+    digest = hashlib.sha256()
+    for block in segment_blocks(folder, name):
+        digest.update(block)
     return digest.hexdigest()
+
+
+def same(folder: str, name: str, digest: str) -> bool:
+    """Whether a segment's frames have this digest."""
+    try:
+        return digest_of(folder, name) == digest
+    except RunError:
+        return False
+
+
+def ring_left(journal: str) -> tuple[list[bytes], RunError | None]:
+    """What the ring holds, if there is one, and what is wrong with it; read before everything else.
+
+    A writer at work moves frames from there to the segments: what is looked at later has all that was taken out.
+    """
+    found: list[bytes] = []
+    try:
+        with open(os.path.join(journal, "ring"), "rb") as file:
+            found.extend(ring_frames(file))
+    except FileNotFoundError:
+        pass
+    except RunError as error:
+        return found, error
+    return found, None
 
 
 def verify(folder: str, key: str | None = None, dump: BinaryIO | None = None) -> dict[str, Any]:
     """Report on the run in ``folder``, for a vkey if given; ValueError if that is none, OSError where nothing opens."""
     run, journal = Run(Key(key) if key is not None else None, dump), os.path.join(folder, "journal")
+    left, odd = ring_left(journal)
     with os.scandir(journal) as entries:
         plain = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
     files = {name for name in plain if plain[name] and re.fullmatch(r"[0-9]{6}\.(sgj|sgz)|ring|cut\.sgc", name)}
     unfinished = re.compile(r"([0-9]{6}\.sgz|cut\.sgc)\.part")  # by a kill
     parts = {name for name in plain if plain[name] and unfinished.fullmatch(name)}
     try:
-        walk(run, journal, files)
+        walk(run, journal, files, left, odd)
         finding = run.ended()
     except RunError as error:
         finding = run.broken(error)
@@ -599,15 +717,17 @@ def verify(folder: str, key: str | None = None, dump: BinaryIO | None = None) ->
 
 
 def dump_line(kind: str, content: bytes, leaf: bytes) -> bytes:
-    """One record as a line of JSON; a body outside the format's MessagePack becomes null."""
+    """One record as a line of JSON, decisions with their names; a body that is outside the format becomes null."""
     _, _, version, seq, tick, t = ENVELOPE.unpack_from(content)
-    try:
-        body = unpack(content[ENVELOPE.size :])
-    except ValueError:
-        body = None
     tick, t = None if tick == -1 else tick, None if t == -(2**63) else t
-    line = {"kind": kind, "v": version, "seq": seq, "tick": tick, "t": t, "body": body, "hash": leaf.hex()}
-    return json.dumps(line, allow_nan=False).encode() + b"\n"
+    line = {"kind": kind, "v": version, "seq": seq, "tick": tick, "t": t, "body": None, "hash": leaf.hex()}
+    bare = kind == "decision" and version == 4
+    try:
+        body = unpack(content[ENVELOPE.size :], binary=bare)
+        line["body"] = decision(body, tick, t) if bare else body
+        return json.dumps(line, allow_nan=False).encode() + b"\n"
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+        return json.dumps({**line, "body": None}).encode() + b"\n"
 
 
 def main(arguments: list[str] | None = None) -> int:

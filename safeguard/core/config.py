@@ -5,9 +5,9 @@ Values that a safety engineer would want to change are here and nowhere else.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from safeguard.core.certificate import Certificate
 
@@ -152,6 +152,81 @@ class PolicyConfig(_Section):
     tracking_omega_radps: Positive = Field(default=15.0, description="natural frequency of the chunk tracking")
 
 
+class SensorConfig(_Section):
+    """What is asked of one sensor, by its name in ``Observation.sensors``."""
+
+    max_age_s: Positive = Field(default=0.2, description="oldest value that the policy may be shown")
+    frozen_s: Positive | None = Field(
+        default=None,
+        description="bit-identical for longer than this, although its stamps advance, is frozen; null for what may "
+        "rightly stand still",
+    )
+
+
+class PlanConfig(_Section):
+    """Sanity of a chunk of joint motion; far beyond what a working policy does, so no calibration is needed."""
+
+    jump_factor: float = Field(default=4.0, ge=1.0, description="times the speed limit, between rows and to the first")
+    curvature_factor: float = Field(default=8.0, ge=1.0, description="times the acceleration limit, between rows")
+    reversals: int = Field(default=4, ge=1, description="changes of direction of one joint in a chunk, at most")
+    dead_band: float = Field(default=0.02, ge=0.0, description="share of the speed limit below which a joint stands")
+
+
+class PunctualConfig(_Section):
+    """At most ``m`` late chunks among any ``k`` in a row, and at most ``in_a_row`` (Bernat et al. 2001)."""
+
+    m: int = Field(default=4, ge=0)
+    k: int = Field(default=20, ge=1, le=64)
+    in_a_row: int = Field(default=2, ge=0)
+    period_s: Positive | None = Field(
+        default=None,
+        description="one chunk is due in each; null for half of policy.deadline_s, which leaves room for two",
+    )
+    grace: float = Field(default=0.5, ge=0.0, description="periods by which a chunk may be later than one period")
+
+
+class FormulaConfig(_Section):
+    """A requirement in past-time signal temporal logic; ``docs/concepts/monitors.md`` has the grammar and signals."""
+
+    name: str = Field(min_length=1)
+    formula: str = Field(min_length=1, description="true where all is well; its robustness is the margin")
+    rung: Literal["warn", "degrade", "stop"] = "warn"
+
+
+class RungsConfig(_Section):
+    """Declared false-alarm rates of an episode, by rung of the joint score."""
+
+    warn: float = Field(default=0.10, gt=0.0, lt=1.0, description="of g_warn; needs 9 episodes")
+    degrade: float = Field(default=0.02, gt=0.0, lt=1.0, description="of g_act; needs 49 episodes")
+    stop: float = Field(default=0.005, gt=0.0, lt=1.0, description="of g_act; needs 199 episodes")
+
+
+class MonitorsConfig(_Section):
+    """What watches the policy. ``docs/concepts/monitors.md``."""
+
+    sensors: dict[str, SensorConfig] = Field(default_factory=dict[str, SensorConfig])
+    plan: PlanConfig = PlanConfig()
+    punctual: PunctualConfig = PunctualConfig()
+    formulas: tuple[FormulaConfig, ...] = ()
+    effort_tau_s: Positive = Field(default=0.05, description="smoothing of the shield-effort score")
+    rungs: RungsConfig = RungsConfig()
+    debounce: tuple[int, int] = Field(
+        default=(3, 5), description="m and n: what acts alone counts once m of the last n ticks agree"
+    )
+    past_horizon: Literal["uncalibrated", "new_block"] = Field(
+        default="uncalibrated", description="after as many ticks as the longest calibrated episode had"
+    )
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [one.name for one in self.formulas]
+        if len(set(names)) != len(names):
+            raise ValueError(f"formulas must have different names, got {names}")
+        if not 1 <= self.debounce[0] <= self.debounce[1]:
+            raise ValueError(f"debounce needs 1 <= m <= n, got {self.debounce}")
+        return self
+
+
 class ShieldConfig(_Section):
     """Everything about a shield that is not the robot, the policy or the mode table."""
 
@@ -159,7 +234,7 @@ class ShieldConfig(_Section):
     drive: DriveConfig = DriveConfig()
     intake: IntakeConfig = IntakeConfig()
     policy: PolicyConfig = PolicyConfig()
-    effort_tau_s: Positive = Field(default=0.05, description="smoothing of the shield-effort score")
+    monitors: MonitorsConfig = MonitorsConfig()
     command_periods: int = Field(default=3, ge=1, description="control periods after which a command is void")
     start_ack_s: float = Field(
         default=1.0, gt=0.0, description="how long the acknowledgement that starts an episode waits"

@@ -153,3 +153,11 @@ class RecordKind(Enum):
     GAP = "gap"
     RECOVERY = "recovery"
     RETENTION_CUT = "retention_cut"  # beside the chain, in cut.sgc
+    MODE_CHANGE = "mode_change"
+    FALLBACK = "fallback"  # the stop has the body
+    NEAR_MISS = "near_miss"
+    VIOLATION = "violation"  # of a limit, by the shield's own model
+    FAULT_DETECTED = "fault_detected"  # a cause came or went
+    HEALTH = "health"  # of the recorder
+    SOFTWARE_CHANGE = "software_change"  # since the run before
+    CONFIG_INTERVENTION = "config_intervention"  # since the run before

@@ -107,6 +107,11 @@ class Platform(Protocol):
         ...
 
     @property
+    def a_max(self) -> Vector:
+        """Acceleration limits, shape (n,), rad/s²."""
+        ...
+
+    @property
     def rest(self) -> RobotState:
         """A state at rest from which the body may move; start-up checks use it."""
         ...

@@ -10,11 +10,11 @@ import pytest
 
 from safeguard.core.enums import Reference
 from safeguard.core.robot import RobotModel
-from safeguard.core.types import NS_PER_S, ActionSpec, Observation, Proposal, RobotState, Sensor
+from safeguard.core.types import NS_PER_S, ActionSpec, Observation, Proposal, RobotState, Sensor, TorqueCommand
 from safeguard.policies.port import InlinePort
 from safeguard.scenarios.fault_params import FaultParams
 from safeguard.scenarios.faults import FAULTS, Fault, build, parse
-from safeguard.scenarios.inject import FaultEvent, FaultyLatency, FaultyPolicy, Injector
+from safeguard.scenarios.inject import FaultEvent, FaultyDrives, FaultyLatency, FaultyPolicy, Injector
 
 ROBOT = RobotModel.load("panda")
 PERIOD, TICKS = NS_PER_S // 100, 200
@@ -27,9 +27,10 @@ EXAMPLES: dict[str, dict[str, object]] = {
     "compute.hang": {},
     "compute.latency": {},
     "sensor.freeze": {},
+    "plant.torque_loss": {},
 }
 
-Trace = list[tuple[int, Proposal]]
+Trace = list[tuple[int, Proposal | TorqueCommand]]
 
 
 class Mirror:
@@ -67,12 +68,12 @@ def example(kind: str, severity: int = 3) -> FaultParams:
 
 
 def play(params: FaultParams | None, episode: int = 0) -> tuple[Trace, list[FaultEvent], Fault[FaultParams] | None]:
-    """What arrives from the policy behind a fault, when, and what was reported."""
+    """What arrives from the policy and at the drives behind a fault, when, and what was reported."""
     events: list[FaultEvent] = []
     policy = Mirror()
     faults = [build(params, ROBOT, policy.spec, campaign=7, episode=episode)] if params is not None else []
     port = InlinePort(FaultyPolicy(policy, faults), period=0.05, latency=FaultyLatency(0.02, faults))
-    trace: Trace = []
+    drives, trace = FaultyDrives(faults), Trace()
     with Injector(faults, events.append) as injector:
         for observation in observations():
             now = observation.state.t
@@ -81,12 +82,20 @@ def play(params: FaultParams | None, episode: int = 0) -> tuple[Trace, list[Faul
             arrived = port.poll(now)
             if arrived is not None:
                 trace.append((now, arrived))
+            done = drives(TorqueCommand(np.ones(7), now, now + PERIOD, 0), now)
+            assert isinstance(done, TorqueCommand)
+            trace.append((now, done))
     return trace, events, faults[0] if faults else None
 
 
 def text(trace: Trace) -> list[tuple[int, int, int, bytes]]:
     """A trace as something that compares exactly, NaN included."""
-    return [(now, p.t_obs, p.t_inferred, p.actions.tobytes()) for now, p in trace]
+    return [
+        (now, p.t_obs, p.t_inferred, p.actions.tobytes())
+        if isinstance(p, Proposal)
+        else (now, p.t, p.expires, p.tau.tobytes())
+        for now, p in trace
+    ]
 
 
 def test_every_fault_of_the_library_is_covered_here() -> None:
@@ -125,12 +134,15 @@ def test_before_its_onset_nothing_differs(kind: str) -> None:
 def test_it_clears(kind: str) -> None:
     """After its end the policy's output is again what its observation calls for."""
     faulty, events, fault = play(example(kind))
-    late = [p for _, p in faulty if p.t_obs >= (START + DURATION) * NS_PER_S]
+    late = [p for _, p in faulty if isinstance(p, Proposal) and p.t_obs >= (START + DURATION) * NS_PER_S]
+    told = [p.tau for now, p in faulty if isinstance(p, TorqueCommand) and now >= (START + DURATION) * NS_PER_S]
 
     assert fault is not None
     assert not fault.active
     assert events[-1].t == (START + DURATION) * NS_PER_S
     assert len(late) > 5
+    assert len(told) > 50
+    assert all((tau == 1.0).all() for tau in told)
     seen = {observation.state.t: observation for observation in observations()}
     for proposal in late:
         true = seen[proposal.t_obs]

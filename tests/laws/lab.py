@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from safeguard.audit import AuditConfig
-from safeguard.audit.records.encode import encode_decision
+from safeguard.audit.records.expand import named_decision
 from safeguard.controllers import ArmPlatform, SafetyFilter
 from safeguard.controllers.dynamics import Dynamics
 from safeguard.core.config import BrakeConfig, FilterConfig, ShieldConfig
@@ -34,7 +34,8 @@ from safeguard.core.types import (
     TorqueCommand,
     Vector,
 )
-from safeguard.monitors import Calibration
+from safeguard.monitors import Calibration, calibrate
+from safeguard.monitors.registry import monitors
 from safeguard.policies import as_policy
 from safeguard.shield import Shield
 
@@ -92,7 +93,7 @@ class Lab:
         config: ShieldConfig = CONFIG,
         audit: Path | AuditConfig | None = None,
         enforcement: Enforcement = Enforcement.FULL,
-        calibrations: Sequence[Calibration] = (),
+        calibration: Calibration | None = None,
         period: float = PERIOD,
         action: ActionSpec | None = None,
     ) -> None:
@@ -106,7 +107,7 @@ class Lab:
             config=config,
             audit=audit,
             enforcement=enforcement,
-            calibrations=calibrations,
+            calibration=calibration,
         )
         self.period = period
         self.q, self.v, self.now = np.array(robot.home), np.zeros(robot.n), 0
@@ -212,4 +213,14 @@ def always(answer: object) -> Callable[..., Any]:
 
 def outcome(decision: Decision) -> bytes:
     """Everything of a decision but its measured timings, as the journal would write it."""
-    return orjson.dumps(encode_decision(decision), option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(named_decision(decision), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def artefact(count: int, horizon: int = 10**6, size: float = 1.0) -> Calibration:
+    """A calibration of the laboratory's monitors: ``count`` episodes with shield efforts from ``size`` on."""
+    members = [(entry.name, entry.witness, entry.resolution) for entry, _ in monitors(Lab().shield.bank.setting)]
+    order = np.random.default_rng(1).permutation(count + -(-count // 4))  # rising sizes would be a drift
+    sizes = {"shield_effort": size, "reversal_rate": 0.5}  # a rate is at most 1, whatever happens
+    traces = [{name: np.full(5, sizes.get(name, 5.0) * (1.0 + 1e-3 * i)) for name, _, _ in members} for i in order]
+    made = calibrate(traces, members)
+    return made.model_copy(update={"horizon_ticks": horizon}).sealed()

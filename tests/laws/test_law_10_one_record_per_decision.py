@@ -15,16 +15,18 @@ import orjson
 import pytest
 
 from safeguard.audit import AuditConfig, PublicKey, keygen, read_public, verify, verify_run
+from safeguard.audit.event_words import EVENTS
 from safeguard.audit.journal import frames
 from safeguard.audit.journal.keys import Checkpoint
 from safeguard.audit.journal.scan import Entry, Scan
-from safeguard.audit.records.encode import encode_command
+from safeguard.audit.records.expand import named_decision
 from safeguard.controllers import ArmPlatform
+from safeguard.core.enums import RecordKind
 from safeguard.core.types import Decision
 from safeguard.replay import replay_run
 from safeguard.shield import Shield
 from tests.laws.lab import Lab, always, beyond
-from tests.unit.audit_edit import as_json, contents, edited, put, put_contents, raw, records, resigned, segments, whole
+from tests.unit.audit_edit import as_json, contents, edited, put, put_contents, raw, records, resigned, segments
 
 Patch = pytest.MonkeyPatch
 TICKS = 40
@@ -32,7 +34,7 @@ KEY = "arm.key"
 
 
 def check_law_10_written(run: Path) -> None:
-    """When ``step`` returns, the record of its decision is the last one on file, complete, with its command."""
+    """When ``step`` returns, the record of its decision is on file, complete, with its command."""
     lab = Lab(beyond, audit=run)
     lab.acknowledge()
     before = len(records(run))
@@ -43,11 +45,13 @@ def check_law_10_written(run: Path) -> None:
 
 
 def check_record(found: list[dict[str, Any]], count: int, tick: int, decision: Decision) -> None:
-    """There are ``count`` records, and the last is that of ``decision``."""
-    assert len(found) == count, "not one record a decision"
-    record = found[-1]
+    """There are ``count`` records beside events, and the last is that of ``decision``; its events follow it."""
+    plain = [record for record in found if RecordKind(record["kind"]) not in EVENTS]
+    assert len(plain) == count, "not one record a decision"
+    record = plain[-1]
+    assert {event["tick"] for event in found[record["seq"] + 1 :]} <= {tick}, "an event without its decision"
     assert (record["kind"], record["tick"]) == ("decision", tick)
-    command = orjson.dumps(encode_command(decision.command), option=orjson.OPT_SERIALIZE_NUMPY)
+    command = orjson.dumps(named_decision(decision)["command"], option=orjson.OPT_SERIALIZE_NUMPY)
     assert orjson.dumps(record["body"]["decision"]["command"]) == command, "another command was released"
 
 
@@ -78,7 +82,7 @@ def stopped(lab: Lab) -> Generator[None]:
 
 def on_file(run: Path) -> list[dict[str, Any]]:
     """Every record of an open run, from its segments and its ring."""
-    return [whole(as_json(entry.content)) for entry in Scan(run)]
+    return [as_json(entry.content) for entry in Scan(run)]
 
 
 def closed_run(run: Path, ticks: int = TICKS) -> Path:

@@ -13,8 +13,10 @@ from safeguard.audit.journal.keys import Checkpoint, Signer
 from safeguard.audit.journal.merkle import Tree
 from safeguard.audit.journal.scan import unpacked
 from safeguard.audit.journal.segments import FOLDER, PACKED, RAW, blocks
-from safeguard.audit.records.encode import expanded
-from safeguard.audit.records.registry import BY_CODE
+from safeguard.audit.records.decode import decode_decision, decode_observation, decode_proposal
+from safeguard.audit.records.encode import decision_body
+from safeguard.audit.records.registry import BY_CODE, DecisionRecord, parse_body, plain_body
+from safeguard.core.enums import RecordKind
 
 
 def segments(run: Path) -> list[Path]:
@@ -48,59 +50,44 @@ def put_contents(run: Path, found: Sequence[bytes]) -> Path:
 
 def records(run: Path) -> list[dict[str, Any]]:
     """Every record of a run, as plain JSON, from the files alone; decisions with all that their records leave out."""
-    return [whole(as_json(content)) for content in contents(run) if content[0] == frames.RECORD]
-
-
-def whole(record: dict[str, Any]) -> dict[str, Any]:
-    """A record of :func:`as_json` with all that the record of a decision leaves out."""
-    if record["kind"] != "decision":
-        return record
-    return {**record, "body": expanded(record["body"], record["tick"], record["t"])}
+    return [as_json(content) for content in contents(run) if content[0] == frames.RECORD]
 
 
 def as_json(content: bytes) -> dict[str, Any]:
-    """A record as plain JSON, as it was written."""
+    """A record as plain JSON; a decision with its names, and all that its record leaves out."""
     head = frames.head(content)
-    kind = BY_CODE[head.kind].value
-    return {"v": head.version, "kind": kind, "seq": head.seq, "tick": head.tick, "t": head.t, "body": unpacked(content)}
+    kind = BY_CODE[head.kind]
+    body = plain_body(kind, head.version, unpacked(content), head.tick, head.t)
+    return {"v": head.version, "kind": kind.value, "seq": head.seq, "tick": head.tick, "t": head.t, "body": body}
 
 
 def as_content(record: dict[str, Any]) -> bytes:
-    """The way back from :func:`as_json`."""
+    """The way back from :func:`as_json`; a decision in today's version."""
     code = next(code for code, kind in BY_CODE.items() if kind.value == record["kind"])
-    body = ormsgpack.packb(record["body"])
-    return frames.record(code, record["v"], record["seq"], record["tick"], record["t"], body)
+    version, body = record["v"], record["body"]
+    if record["kind"] == RecordKind.DECISION.value:
+        version, body = DecisionRecord.version, _written(version, body)
+    return frames.record(code, version, record["seq"], record["tick"], record["t"], ormsgpack.packb(body))
+
+
+def _written(version: int, plain: dict[str, Any]) -> Any:
+    body = parse_body(RecordKind.DECISION, version, plain)
+    assert isinstance(body, DecisionRecord)
+    arrived = None if body.proposal is None else decode_proposal(body.proposal)
+    return decision_body(body.now, decode_observation(body.observation), arrived, decode_decision(body))
 
 
 def edited(run: Path, change: Callable[[int, dict[str, Any]], None]) -> list[bytes]:
-    """The contents of a run with records as ``change`` leaves them; checkpoints as they were.
-
-    ``change`` gets records as they were written; only the torque of a command that is the filter's is spelt out.
-    """
+    """The contents of a run with records as ``change`` leaves them; checkpoints as they were."""
     found = list[bytes]()
     for content in contents(run):
         if content[0] == frames.RECORD:
             record = as_json(content)
             before = as_content(record)
-            spelt = _spelt(record)
             change(record["seq"], record)
-            decision: dict[str, Any] = record["body"]["decision"] if spelt else {}
-            if spelt and repr(decision["command"]["tau"]) == repr(decision["filter"]["torque"]):  # signs of zero too
-                decision["command"]["tau"] = None
             content = as_content(record) if as_content(record) != before else content
         found.append(content)
     return found
-
-
-def _spelt(record: dict[str, Any]) -> bool:
-    """Write the torque into a command that has none; whether that was so."""
-    if record["kind"] != "decision":
-        return False
-    decision = record["body"]["decision"]
-    if decision["command"].get("tau", "") is not None:
-        return False
-    decision["command"]["tau"] = list(decision["filter"]["torque"])
-    return True
 
 
 def resigned(

@@ -28,6 +28,14 @@ CODES = {
     "gap": 9,
     "recovery": 10,
     "retention_cut": 11,
+    "mode_change": 12,
+    "fallback": 13,
+    "near_miss": 14,
+    "violation": 15,
+    "fault_detected": 16,
+    "health": 17,
+    "software_change": 18,
+    "config_intervention": 19,
 }
 RING_DATA = 4096
 

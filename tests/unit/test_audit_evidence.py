@@ -193,7 +193,10 @@ def test_hardware_people_certificate_calibration_and_limits_count_when_they_are_
     for joint in limits["joints"]:
         joint["provenance"] = dict.fromkeys(("lower", "upper", "velocity", "torque"), "datasheet")
     certificate: JsonObject = {"kind": "certified", "digest": "ab", "statement": {"epsilon": 0.01}}
-    config: JsonObject = {"shield": {"filter": {"certificate": certificate}}, "calibrations": [{"monitor": "effort"}]}
+    config: JsonObject = {
+        "shield": {"filter": {"certificate": certificate}},
+        "calibration": {"rungs": [{"name": "warn"}]},
+    }
     outcome: dict[str, Any] = {"enforcement": Enforcement.FULL, "violations": {}, "detected_after_s": 0.1}
     body |= {"simulated": False, "config": config, "limits": limits}
     run = changed(tmp_path / "run", key[0], body, outcome, simulated=False)
@@ -211,8 +214,9 @@ def test_a_clause_lists_its_records_and_what_is_missing(run: Path, key: tuple[Pa
 
     assert {one.field: (one.records, one.first) for one in limits.fields}["limits.clearance"] == (1, "run: record 0")
     assert limits.missing == ("run_open: config.shield.filter.speed.tool_mps", "decision: decision.filter.active")
-    assert len(recorder.missing) == 1
-    assert recorder.missing[0].startswith("not recorded: health")
+    assert recorder.missing[0] == "health: placed"  # too short for one
+    assert recorder.missing[-1] == "not recorded: free space and health of the disk"
+    assert not any(text.startswith("gap") for text in recorder.missing), "a run without a gap lacks nothing"
 
 
 def test_the_page_never_says_more_than_evidence(run: Path, key: tuple[Path, PublicKey]) -> None:
@@ -311,9 +315,10 @@ def test_replay_and_mode_table_are_really_checked(
     assert "180 decisions came out identical" in page
     assert "of monolithic, checked exhaustively" in page
 
-    cut = ["prune", "run", "--rule", "before-seq=90", "--key", str(key[0]), "--operator", "Ada"]
-    done = call.invoke(commands, [*cut, "--yes", "decision", "--yes", "episode_open"])
-    assert "to be replayed with --episode: 2 and later, from record 123" in done.stdout
+    cut = ["prune", "run", "--rule", "before-seq=125", "--key", str(key[0]), "--operator", "Ada"]
+    kinds = ("decision", "episode_open", "mode_change", "fault_detected")
+    done = call.invoke(commands, [*cut, *(word for kind in kinds for word in ("--yes", kind))])
+    assert "to be replayed with --episode: 2 and later, from record 129" in done.stdout
     with pytest.raises(JournalError, match="decision of episode 1"):
         replay_run(run)
     left = replay_run(run, episodes=[2])

@@ -200,7 +200,7 @@ except JournalError as error:
 """
 
 
-@pytest.mark.parametrize(("to", "size"), [(to, 8_000) for to in EXPORTS])
+@pytest.mark.parametrize(("to", "size"), [*((to, 8_000) for to in EXPORTS), ("rerun", 0), ("rerun", 70_000)])
 def test_a_full_disk_leaves_nothing_behind(demo: Path, tmp_path: Path, to: str, size: int) -> None:
     """Where no file may have more than ``size`` bytes, the export is an error that names it, and no half stays."""
     needed(to)

@@ -6,12 +6,14 @@ import os
 from binascii import crc32
 from collections.abc import Callable
 from pathlib import Path
+from types import UnionType
 from typing import Any, cast
 
 import ormsgpack
 import pytest
 
 from safeguard.audit import AuditConfig, Journal, JournalDamageError, open_run, read_run, verify_run
+from safeguard.audit.event_words import EVENTS
 from safeguard.audit.journal import frames
 from safeguard.audit.journal.frames import LONGEST
 from safeguard.audit.journal.segments import FOLDER, RAW
@@ -66,6 +68,9 @@ def test_reader_gives_back_what_was_written(tmp_path: Path) -> None:
         RecordKind.GAP,
         RecordKind.RECOVERY,
         RecordKind.RETENTION_CUT,
+        RecordKind.SOFTWARE_CHANGE,
+        RecordKind.CONFIG_INTERVENTION,
+        *EVENTS,
     }
     assert [record.hash for record in records][-1] == verify_run(tmp_path / "run").head
 
@@ -81,22 +86,24 @@ def test_data_of_a_record_is_its_body_as_plain_json(tmp_path: Path) -> None:
 
 
 def test_only_types_of_the_format_are_written(tmp_path: Path) -> None:
-    """Bodies hold maps with text keys, lists, text, booleans, nothing, integers and doubles, and nothing else."""
+    """Bodies hold maps with text keys, lists, text, booleans, nothing, integers and doubles; decisions bytes too."""
 
-    def check(value: Any) -> None:
+    def check(value: Any, leaves: type | UnionType) -> None:
         if isinstance(value, dict):
             for key, inner in cast("dict[object, object]", value).items():
                 assert isinstance(key, str)
-                check(inner)
+                check(inner, leaves)
         elif isinstance(value, list):
             for inner in cast("list[object]", value):
-                check(inner)
+                check(inner, leaves)
         else:
-            assert value is None or isinstance(value, str | bool | int | float)
+            assert value is None or isinstance(value, leaves)
 
+    plain = str | bool | int | float
     for content in audit_edit.contents(small_run(tmp_path)):
         if content[0] == frames.RECORD:
-            check(ormsgpack.unpackb(content[frames.HEAD.size :]))
+            decides = frames.head(content).kind == KINDS[RecordKind.DECISION].code
+            check(ormsgpack.unpackb(content[frames.HEAD.size :]), plain | bytes if decides else plain)
 
 
 def test_run_open_carries_the_digest_of_the_schemas(tmp_path: Path) -> None:

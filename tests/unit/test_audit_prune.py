@@ -2,20 +2,25 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from datetime import UTC, datetime
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import ormsgpack
 import pytest
 
-from safeguard.audit import keygen, prune, read_run, verify_offline, verify_run
+from safeguard.audit import keygen, prune, read_run, verify_offline, verify_run, write_report
 from safeguard.audit.journal import frames
 from safeguard.audit.journal.cut import CUT, SIGNATURE, Cut, boundary, climbed, read_cut, signed_text
 from safeguard.audit.journal.keys import Signer
 from safeguard.audit.journal.merkle import Tree
 from safeguard.audit.journal.segments import blocks
 from safeguard.audit.prune import DAY_NS, Plan, Pruned, Rule, first_episode, plan_cut
+from safeguard.audit.records.cut import CutRange
 from safeguard.audit.report.summary import summarize
+from safeguard.audit.show import Choice, show_run
+from safeguard.audit.story import told_cut
 from safeguard.core.enums import Enforcement, RecordKind
 from safeguard.core.errors import JournalError
 from tests.unit.audit_runs import append_tick, decision, episode_open, observation, started
@@ -270,6 +275,36 @@ def test_readers_get_run_open_and_what_is_left(run: Path, signer: Signer, year: 
     assert found == [0, *range(done.plan.last + 1, done.report.records)]
     assert [episode.opened.episode for episode in summarize(run, signer.public).episodes] == [2, 3]
     assert first_episode(run) == (65, 2)
+
+
+def test_readers_are_told_of_the_cut(run: Path, signer: Signer, year: int) -> None:
+    """The timeline and the report say what was cut, when, by whom, by which rule; where nothing was, nothing."""
+    whole, text = list(show_run(run)), write_report(run, plots=False).read_text()
+    assert not [row for row in whole if row.what == "cut"]
+    assert "cut since</th><td>nothing" in text
+    first, second = cut(run, "before-seq=40", signer, year), cut(run, "before-seq=90", signer, year)
+    rows = list(show_run(run, Choice.named(kinds=["retention_cut"])))
+    text = unescape(write_report(run, plots=False).read_text())
+
+    assert [(row.seq, row.what, row.grade) for row in rows] == [
+        (1, "cut", "warn"),
+        (first.plan.last + 1, "cut", "warn"),
+    ]
+    when = datetime.fromtimestamp(year // 10**9, UTC).isoformat(timespec="seconds")
+    for row, done, rule in zip(rows, (first, second), ("before-seq=40", "before-seq=90"), strict=True):
+        assert f"to {done.plan.last} cut (" in row.detail
+        assert row.detail.endswith(f"on {when} by {OPERATOR['operator']}, rule {rule}: {OPERATOR['reason']}")
+        assert f"<li>{row.detail}</li>" in text
+    assert f"{second.report.cut} of them cut since: see Integrity." in text
+    assert list(show_run(run))[1:3] == rows
+
+
+@pytest.mark.parametrize("utc", [1 << 70, -(1 << 70)])
+def test_a_time_that_no_calendar_has_is_told_as_it_is(utc: int) -> None:
+    """A cut made under a broken clock is still told."""
+    counts = {"decision": 1}
+    one = CutRange(first=1, last=1, counts=counts, rule="r", operator="o", reason="", utc=utc)
+    assert told_cut(one) == f"records 1 to 1 cut (1 decision) on {utc} ns by o, rule r"
 
 
 @pytest.mark.parametrize(

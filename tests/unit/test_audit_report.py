@@ -13,7 +13,9 @@ from hypothesis.extra import numpy as hnp
 
 from safeguard.audit import write_report
 from safeguard.audit.records.encode import JsonObject
-from safeguard.audit.report.summary import Span, summarize, thin
+from safeguard.audit.report import summary
+from safeguard.audit.report.curves import Span, Stretches, Trace, coarse
+from safeguard.audit.report.summary import summarize
 from safeguard.audit.report.svg import Frame, ticks
 from safeguard.core.enums import Cause, Enforcement, FilterStatus, Mode, RecordKind
 from safeguard.core.errors import JournalError, MissingExtraError
@@ -216,7 +218,7 @@ def test_interventions_are_grouped(tmp_path: Path) -> None:
         ]
         for tick, outcome in enumerate(story):
             append_tick(journal, tick, observation(tick), outcome)
-    rows = summarize(tmp_path).episodes[0].interventions
+    rows = [row for _, row in summarize(tmp_path).interventions]
     assert [(row.start, row.end, row.ticks, row.status.value) for row in rows] == [
         (0.002, 0.004, 2, "corrected"),
         (0.006, 0.006, 1, "backup"),
@@ -233,26 +235,103 @@ def test_curves_have_a_row_per_tick(tmp_path: Path) -> None:
         journal.append(RecordKind.EPISODE_OPEN, episode_open(0, Enforcement.FULL, "s"))
         for tick, q in enumerate([np.zeros(7), np.zeros(3), np.full(7, np.nan), np.ones(7)]):
             append_tick(journal, tick, observation(tick, q), decision(tick))
-    episode = summarize(tmp_path).episodes[0]
-    assert episode.t == [0.0, PERIOD / 1e9, 2 * PERIOD / 1e9, 3 * PERIOD / 1e9]
-    assert np.isfinite(episode.positions()).all(axis=1).tolist() == [True, False, False, True]
-    assert episode.mode_spans() == [Span(0.0, 0.006, "NOMINAL")]
+    ((_, curves),) = summarize(tmp_path).drawn
+    for trace in curves.joints:
+        t, y = trace.points()
+        assert t.tolist() == [0.0, PERIOD / 1e9, 2 * PERIOD / 1e9, 3 * PERIOD / 1e9]
+        assert np.isfinite(y).tolist() == [True, False, False, True]
+    assert len(curves.joints) == 7
+    assert curves.mode_spans() == [Span(0.0, 0.006, "NOMINAL")]
 
 
 CURVES = hnp.arrays(np.float64, st.integers(1, 3000), elements=st.floats(-1e6, 1e6) | st.just(float("nan")))
 
 
-@given(CURVES, st.integers(6, 700))
-def test_thinning_keeps_peaks_and_gaps(y: Vector, limit: int) -> None:
-    """A thinned curve has at most ``limit`` points, in order, with the same extremes, and keeps gaps."""
-    t = np.arange(len(y), dtype=np.float64)
-    thin_t, thin_y = thin(t, y, limit)
-    assert len(thin_t) == len(thin_y) <= max(limit, 6)
-    assert (np.diff(thin_t) > 0).all()
-    assert np.array_equal(thin_y, y[thin_t.astype(int)], equal_nan=True)
-    assert np.isnan(thin_y).any() == np.isnan(y).any()
+@given(CURVES, st.integers(1, 120))
+def test_a_trace_keeps_peaks_and_gaps(y: Vector, half: int) -> None:
+    """However many ticks: a bounded number of true points, in order, with the same extremes, and gaps."""
+    trace = Trace(2 * half)
+    for tick, value in enumerate(y.tolist()):
+        trace.add(float(tick), value)
+    t, kept = trace.points()
+    assert len(t) == len(kept) <= len(trace) <= 6 * half
+    assert (np.diff(t) > 0).all()
+    assert np.array_equal(kept, y[t.astype(int)], equal_nan=True)
+    assert np.isnan(kept).any() == np.isnan(y).any()
     if not np.isnan(y).all():
-        assert (np.nanmin(thin_y), np.nanmax(thin_y)) == (np.nanmin(y), np.nanmax(y))
+        assert (np.nanmin(kept), np.nanmax(kept)) == (np.nanmin(y), np.nanmax(y))
+    if len(y) <= 2 * half:
+        assert np.array_equal(kept, y, equal_nan=True)
+
+
+@pytest.mark.parametrize("blocks", [0, 3])
+def test_a_trace_has_an_even_number_of_blocks(blocks: int) -> None:
+    """Two become one when it is full."""
+    with pytest.raises(ValueError, match="an even number"):
+        Trace(blocks)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "HOLD", "STOP"]), st.integers(1, 20)), max_size=30))
+def test_stretches_are_those_of_the_ticks(lengths: list[tuple[str, int]]) -> None:
+    """Each lasts until the next begins, the last to the last tick; ticks without a label are in none."""
+    labels = [label for label, length in lengths for _ in range(length)]
+    heard = Stretches()
+    for tick, label in enumerate(labels):
+        heard.add(float(tick), label)
+    spans = heard.spans()
+    for tick, label in enumerate(labels):
+        around = [span.label for span in spans if span.start <= tick < max(span.end, span.start + 0.5)]
+        assert around == ([label] if label and tick < len(labels) - 1 else around)
+    assert [span.start for span in spans] == [
+        at for at, label in enumerate(labels) if label and (at == 0 or labels[at - 1] != label)
+    ]
+
+
+def test_flapping_stretches_are_bounded() -> None:
+    """Of very many stretches those stay that an eye could tell apart, and a single one of another label does."""
+    heard = Stretches()
+    for tick in range(100_000):
+        heard.add(tick * 0.005, "ESTOP" if tick == 5000 else ("HOLD", "NOMINAL")[tick % 2])
+    spans = heard.spans()
+    assert len(spans) <= 4000
+    assert Span(25.0, 25.005, "ESTOP") in spans
+    assert {span.label for span in coarse(spans, 500.0)} == {"HOLD", "NOMINAL", "ESTOP"}
+
+
+def test_the_size_of_a_summary_does_not_grow_with_the_run(tmp_path: Path) -> None:
+    """Ten times as many flapping decisions keep no more points, spans, interventions or drawn episodes."""
+    sizes = []
+    for name, length in (("short", 900), ("long", 9000)):
+        with started(tmp_path / name) as journal:
+            journal.append(RecordKind.EPISODE_OPEN, episode_open(0, Enforcement.FULL, "s"))
+            for tick in range(length):
+                mode = (Mode.NOMINAL, Mode.HOLD)[tick // 2 % 2]
+                append_tick(journal, tick, observation(tick), decision(tick, mode=mode, effort=0.1 * (tick % 7)))
+        run = summarize(tmp_path / name)
+        ((episode, curves),) = run.drawn
+        traces = [*curves.joints, curves.clearance, *(one.score for one in curves.monitors.values())]
+        sizes.append((sum(map(len, traces)), len(curves.mode_spans()) <= 4000, len(run.interventions) <= 600))
+        assert (episode.ticks, episode.acted) == (length, length // 4)
+    assert sizes[1][0] <= 2 * sizes[0][0]
+    assert sizes[1][1:] == (True, True)
+
+
+def test_many_episodes_draw_those_with_most_to_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Episodes with a fault or interventions are drawn before others, of equal ones the first."""
+    monkeypatch.setattr(summary, "DRAWN", 3)
+    with started(tmp_path) as journal:
+        for number in range(8):
+            fault: JsonObject = {"id": "f", "kind": "spike"}
+            opened = episode_open(number, Enforcement.FULL, "s", [fault] if number == 5 else [])
+            journal.append(RecordKind.EPISODE_OPEN, opened)
+            mode = Mode.HOLD if number == 4 else Mode.NOMINAL
+            append_tick(journal, 0, observation(0), decision(0, episode=number, mode=mode))
+            journal.append(RecordKind.EPISODE_CLOSE, {"episode": number, "outcome": {}})
+    run = summarize(tmp_path)
+    assert [episode.opened.episode for episode, _ in run.drawn] == [0, 4, 5]
+    assert len(run.episodes) == 8
+    text = write_report(tmp_path, plots=False).read_text()
+    assert "5 episodes more are not drawn here." in text
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))

@@ -14,9 +14,9 @@ from safeguard.audit.records.registry import Limits
 from safeguard.audit.report import episode as report_episode
 from safeguard.audit.report import interventions as report_interventions
 from safeguard.audit.report import summary
+from safeguard.audit.report.curves import Span, coarse
 from safeguard.audit.report.parts import duration_text
-from safeguard.audit.report.summary import Span, summarize
-from safeguard.audit.report.svg import coarse
+from safeguard.audit.report.summary import summarize
 from safeguard.core.enums import Cause, Enforcement, FilterStatus, Level, Mode, RecordKind
 from safeguard.core.types import Decision, Observation, TorqueCommand, Verdict
 from tests.unit.audit_runs import (
@@ -143,11 +143,16 @@ def test_a_certificate_is_quoted(tmp_path: Path, robot: str, says: str) -> None:
 def test_calibrations_are_listed(tmp_path: Path) -> None:
     """n, α, threshold, horizon, rate, and whether robot and policy are those of the run."""
     made: JsonObject = {
-        "monitor": "effort", "n": 60, "alpha": 0.1, "threshold": 0.8, "horizon_ticks": 2500,
-        "rate_interval": [0.044, 0.167], "origin": {"robot": ROBOT, "policy": "00" * 32}, "digest": "34" * 32,
+        "rungs": [{
+            "name": "warn", "score": "g_warn", "n": 60, "alpha": 0.1, "threshold": 0.8, "rate_interval": [0.044, 0.167]
+        }],
+        "members": [{"name": "effort"}, {"name": "tremor"}], "horizon_ticks": 2500, "order": {"p_value": 0.41},
+        "origin": {"robot": ROBOT, "policy": "00" * 32}, "digest": "34" * 32,
     }  # fmt: skip
-    text = told(tmp_path / "with", clean(), config={**config(), "calibrations": [made]})
-    assert f"effort 60 0.1 0.8 2500 0.044 to 0.167 this robot, another policy {'34' * 32}" in text
+    text = told(tmp_path / "with", clean(), config={**config(), "calibration": made})
+    assert "warn g_warn 60 0.1 0.8 0.044 to 0.167" in text
+    assert "monitors effort, tremor made with this robot, another policy horizon 2500 ticks" in text
+    assert f"order of the episodes p = 0.41 that it says nothing digest {'34' * 32}" in text
     assert "no monitor of this run has a calibrated threshold" not in text
     assert "no monitor of this run has a calibrated threshold" in told(tmp_path / "without", clean())
 
@@ -265,7 +270,10 @@ def test_a_refused_proposal_is_said_to_be_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_configuration_is_no_obstacle(tmp_path: Path) -> None:
     """Whatever stands where a section is expected, the page is written and claims nothing."""
-    odd: JsonObject = {"shield": {"filter": {"certificate": {"statement": 3}}}, "calibrations": [1, {"origin": 2}]}
+    odd: JsonObject = {
+        "shield": {"filter": {"certificate": {"statement": 3}}},
+        "calibration": {"rungs": [1, {"n": 2}], "members": 3, "origin": 2},
+    }
     text = told(tmp_path, clean(), config=odd)
     assert "without a statement" in text
 
@@ -286,7 +294,7 @@ def flapping(path: Path, count: int) -> Path:
     with started(path) as journal:
         journal.append(RecordKind.EPISODE_OPEN, episode_open(0, Enforcement.FULL, "flapping"))
         for at in range(count):
-            append_tick(journal, 2 * at, observation(2 * at), decision(2 * at))
+            append_tick(journal, 2 * at, observation(2 * at), decision(2 * at, mode=Mode.CAUTIOUS))
             status, mode = (
                 (FilterStatus.BACKUP, Mode.HOLD) if at == count - 1 else (FilterStatus.CORRECTED, Mode.NOMINAL)
             )
@@ -302,7 +310,7 @@ def test_a_long_run_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.
     text = write_report(run, plots=False).read_text()
     assert text.count('<tr id="i-') == 12
     assert (
-        "The 12 gravest of 40; 28 more in the journal: <code>safeguard audit show &#x27;long run&#x27;</code>." in text
+        "The 12 gravest of 80; 68 more in the journal: <code>safeguard audit show &#x27;long run&#x27;</code>." in text
     )
     articles = text.count("<article")
     assert 0 < articles < 12
@@ -313,13 +321,12 @@ def test_a_long_run_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_only_the_gravest_decisions_are_kept_while_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is bounded: of many interventions only some keep their first decision, the gravest among them."""
+    """Memory is bounded: of many interventions only some are kept, the gravest among them."""
     monkeypatch.setattr(summary, "KEPT", 5)
-    rows = summarize(flapping(tmp_path, 40)).episodes[0].interventions
-    kept = [row.tick for row in rows if row.first is not None]
-    assert len(rows) == 40
-    assert 5 <= len(kept) < 10
-    assert 79 in kept
+    run = summarize(flapping(tmp_path, 40))
+    assert run.episodes[0].acted == 80
+    assert len(run.interventions) == 5
+    assert 79 in [row.body.tick for _, row in run.interventions]
 
 
 def test_flapping_modes_are_drawn_coarsely() -> None:

@@ -17,12 +17,13 @@ from typer.testing import CliRunner
 
 from safeguard import cli_audit
 from safeguard.audit import open_run, timeline
+from safeguard.audit.fold import UNTOUCHED, Folder, Intervention
 from safeguard.audit.reader import read_run
 from safeguard.audit.records.bodies import VerdictBody
 from safeguard.audit.records.encode import JsonObject
 from safeguard.audit.records.registry import DecisionRecord, Record
 from safeguard.audit.show import Choice, row_json, show_run, text_lines
-from safeguard.audit.story import UNTOUCHED, Row, smallest_of, story
+from safeguard.audit.story import Row, smallest_of, story
 from safeguard.audit.timeline import CutShortError, Moment, moments
 from safeguard.core.enums import Cause, Enforcement, FilterStatus, Level, Mode, RecordKind
 from safeguard.core.errors import ConfigError, JournalError
@@ -173,6 +174,27 @@ def invented(
         new = body.model_copy(update={"tick": tick, "decision": body.decision.model_copy(update=told)})
         record = replace(moment.record, seq=tick, tick=tick, body=new)
         yield Moment(record, tick * PERIOD, 0, tick * PERIOD / NS_PER_S, 0)
+
+
+def test_a_correction_that_pauses_is_one_intervention(small: Path) -> None:
+    """Up to 0.1 s apart it is one; longer apart it is two, and what lies between is a third."""
+    corrected = (Mode.CAUTIOUS, (Cause.EFFORT_WARN,), FilterStatus.CORRECTED)
+    between = (Mode.CAUTIOUS, (Cause.EFFORT_WARN,), FilterStatus.ADMISSIBLE)
+
+    def folded(pause: int) -> list[tuple[str, int, float, float]]:
+        folder, over = Folder(), list[Intervention]()
+        for moment in invented(small, [corrected, corrected, *[between] * pause, corrected]):
+            assert isinstance(moment.record.body, DecisionRecord)
+            over += folder.hear(moment, moment.record.body)
+        over += folder.end()
+        return [(one.status.value, one.ticks, one.start, one.end) for one in over]
+
+    assert folded(49) == [("corrected", 3, 0.0, 0.102)]
+    assert folded(60) == [
+        ("corrected", 2, 0.0, 0.002),
+        ("admissible", 60, 0.004, 0.122),
+        ("corrected", 1, 0.124, 0.124),
+    ]
 
 
 SOME = st.tuples(

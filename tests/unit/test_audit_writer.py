@@ -19,13 +19,14 @@ import pytest
 from safeguard.audit import Journal, keygen, read_run, verify_run
 from safeguard.audit.journal import frames, writer
 from safeguard.audit.journal.keys import Signer
-from safeguard.audit.journal.ring import Ring
+from safeguard.audit.journal.ring import HEADER, Ring
 from safeguard.audit.journal.scan import Scan
-from safeguard.audit.journal.segments import FOLDER, RING, SegmentWriter
+from safeguard.audit.journal.segments import FOLDER, RAW, RING, SegmentWriter
+from safeguard.audit.journal.witness import Witnesses
 from safeguard.audit.records.encode import JsonObject
 from safeguard.core.enums import RecordKind
 from safeguard.core.errors import JournalError
-from tests.unit.audit_edit import contents, segments
+from tests.unit.audit_edit import contents
 from tests.unit.audit_runs import small_run, started
 from tests.unit.test_audit_segments import SIGNER, make, small
 
@@ -105,6 +106,64 @@ def test_a_writer_that_cannot_start_is_an_error(tmp_path: Path, monkeypatch: pyt
     assert verify_run(tmp_path / "run").sound
 
 
+def no_process(*_: object, **__: object) -> None:
+    """No memory for another process."""
+    raise OSError(12, "Cannot allocate memory")
+
+
+def dies_late(run: Path) -> str:
+    """A program that gets as far as a segment, as a writer may, and dies."""
+    program = run / "python"
+    program.write_text(f"#!/bin/sh\ntouch {run}/run/{FOLDER}/000000{RAW}\nexit 7\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+@pytest.mark.parametrize("case", ["no process", "no room", "no header", "dies late", "interrupted", "no run_open"])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_start_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, there: bool
+) -> None:
+    """Wherever a start fails nothing stays, no process either, and the next one works."""
+    run = tmp_path / "run"
+    if there:
+        run.mkdir()
+    children, real = list[Any](), subprocess.Popen
+
+    def born(*given: Any, **more: Any) -> Any:
+        children.append(real(*given, **more))
+        return children[-1]
+
+    with monkeypatch.context() as patch:
+        what: type[BaseException] = JournalError
+        patch.setattr(subprocess, "Popen", born)
+        match case:
+            case "no process":
+                patch.setattr(subprocess, "Popen", no_process)
+            case "no room":
+                patch.setattr(os, "posix_fallocate", no_process)
+            case "no header":
+                patch.setattr(os, "pwrite", no_process)
+            case "dies late":
+                patch.setattr(sys, "executable", dies_late(tmp_path))
+            case "interrupted":
+                what = KeyboardInterrupt
+
+                def interrupt(*_: object) -> bytes:
+                    raise KeyboardInterrupt
+
+                patch.setattr("safeguard.audit.journal.sinks.json.dumps", interrupt)
+            case _:
+                patch.setattr("safeguard.audit.journal.frames.LONGEST", 10)
+        with pytest.raises(what):
+            process(run)
+        assert run.exists() is there
+        assert not there or list(run.iterdir()) == []
+    assert all(child.returncode is not None for child in children)
+    process(run).close()
+    assert verify_run(run).sound
+
+
 # -- the producer dies ------------------------------------------------------------------------------------
 
 ENDLESS = """
@@ -137,6 +196,43 @@ def test_returned_appends_survive_the_death_of_the_producer(tmp_path: Path, coun
     found = numbers(tmp_path)
     assert found == list(range(len(found)))
     assert len(found) > max([count, *last])
+
+
+FORKS = """
+import os, signal, sys, time
+from pathlib import Path
+from tests.unit.test_audit_writer import child, human, process
+journal = process(Path(sys.argv[1]))
+human(journal)
+forked = os.fork()
+if forked == 0:
+    os.close(1)
+    time.sleep(600)
+os.write(1, b"%d %d\\n" % (forked, child(journal)))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_child_that_the_loop_forked_keeps_no_writer_alive(tmp_path: Path, root: Path) -> None:
+    """It holds the loop's end of the pipe for ever; the writer sees the death of the loop all the same, and ends."""
+    dying = subprocess.run([sys.executable, "-c", FORKS, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, check=False)
+    assert dying.returncode == -signal.SIGKILL
+    forked, writing_process = map(int, dying.stdout.split())
+    try:
+        until(lambda: not alive(writing_process))
+        assert alive(forked)
+        assert verify_run(tmp_path).verdict == "open"
+        assert numbers(tmp_path) == [0, 1]
+    finally:
+        os.kill(forked, signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 # -- the writer dies --------------------------------------------------------------------------------------
@@ -203,6 +299,45 @@ def test_a_full_ring_loses_records_and_a_gap_says_which(tmp_path: Path) -> None:
     assert all("the ring is full" in gap["cause"] for gap in gaps)
 
 
+def test_a_writer_that_stands_still_is_told(tmp_path: Path) -> None:
+    """A writer that is stopped while the ring has room is told after 5 s of the loop's time, and once it is over."""
+    journal = process(tmp_path)
+    seconds = 0
+
+    def second(records: int = 300) -> str:
+        nonlocal seconds
+        seconds += 1
+        for _ in range(records):
+            journal.append(RecordKind.HUMAN, HUMAN, t=seconds * 10**9)
+        return journal.failed
+
+    assert [second() for _ in range(3)] == [""] * 3
+    until(lambda: Ring(tmp_path / FOLDER / RING, writable=False).empty)
+    os.kill(child(journal), signal.SIGSTOP)
+    until(lambda: Path(f"/proc/{child(journal)}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    assert [second() for _ in range(5)] == [""] * 5
+    until(second)
+    assert "the writer process has not moved for" in journal.failed
+    assert seconds < 12
+    os.kill(child(journal), signal.SIGCONT)
+    until(lambda: not second(64))
+    journal.close()
+    report = verify_run(tmp_path)
+    assert (report.verdict, report.lost) == ("self-signed", 0)
+
+
+def test_time_that_leaps_is_no_standstill(tmp_path: Path) -> None:
+    """A simulation that goes on an hour later has a writer that had no time to move."""
+    journal = process(tmp_path)
+    os.kill(child(journal), signal.SIGSTOP)
+    for leap in range(200):
+        journal.append(RecordKind.HUMAN, HUMAN, t=leap * 3600 * 10**9)
+        assert journal.failed == ""
+    os.kill(child(journal), signal.SIGCONT)
+    journal.close()
+    assert verify_run(tmp_path).sound
+
+
 def test_a_record_that_no_ring_has_room_for_says_so(tmp_path: Path) -> None:
     """What is larger than half the ring is lost wherever the ring stands, and the message names the setting."""
     journal = process(tmp_path, ring_mib=1)
@@ -234,7 +369,10 @@ def test_a_full_disk_is_told_through_the_ring(tmp_path: Path) -> None:
 # -- the loop of the process, in this one -------------------------------------------------------------------
 
 
-class Producer(writer._Producer):
+NOBODY = Witnesses(None, ())
+
+
+class Producer(writer.Producer):
     """A producer that a test lets die."""
 
     def __init__(self, lives: bool = True) -> None:
@@ -280,7 +418,7 @@ def test_serving_ends_with_the_producer(tmp_path: Path, ring: Ring, how: str) ->
             producer.lives = False
 
     producer.then = step
-    assert writer.serve(Ring(tmp_path / FOLDER / RING), writing(tmp_path), producer)
+    assert writer.serve(Ring(tmp_path / FOLDER / RING), writing(tmp_path), producer, NOBODY)
     assert ring.beats > 3
     ring.release()
     (tmp_path / FOLDER / RING).unlink()
@@ -311,7 +449,7 @@ def test_a_refused_batch_stays_in_the_ring(tmp_path: Path, ring: Ring, monkeypat
             ring.close()
 
     producer.then = step
-    assert writer.serve(Ring(tmp_path / FOLDER / RING), segment, producer)
+    assert writer.serve(Ring(tmp_path / FOLDER / RING), segment, producer, NOBODY)
     assert ring.problem == ""
     ring.release()
     (tmp_path / FOLDER / RING).unlink()
@@ -330,10 +468,60 @@ def test_a_disk_that_stays_full_is_given_up(tmp_path: Path, ring: Ring, monkeypa
         ring.put(content)
     with monkeypatch.context() as patch:
         patch.setattr("safeguard.audit.journal.segments.os.write", write)
-        assert not writer.serve(Ring(tmp_path / FOLDER / RING), segment, Producer(lives=False))
+        assert not writer.serve(Ring(tmp_path / FOLDER / RING), segment, Producer(lives=False), NOBODY)
     ring.release()
     report = verify_run(tmp_path)
     assert (report.verdict, report.records) == ("open", len(small()))
+
+
+def test_a_frame_of_the_round_before_is_not_there_yet(tmp_path: Path, ring: Ring) -> None:
+    """Where the counter is seen before the frame that it counts, what stands there is not taken for a record."""
+    segment, records, producer = writing(tmp_path), small(), Producer()
+    mapped, late = ring._bytes, list[tuple[int, bytes]]()  # as another processor would see it
+
+    def step() -> None:
+        if producer.looks == 1:
+            for content in records[:3]:
+                assert ring.put(content)
+        if producer.looks == 2:
+            start = HEADER + ring._head
+            assert ring.put(records[3])
+            late.append((start, bytes(mapped[start : start + 512])))
+            stale = frames.frame(records[1])
+            mapped[start : start + len(stale)] = stale  # whole and sound, but of long ago
+        if producer.looks in range(3, 6):
+            assert segment.state.tree.size == 3
+        if producer.looks == 6:
+            start, data = late.pop()
+            mapped[start : start + len(data)] = data
+            for content in records[4:]:
+                assert ring.put(content)
+            ring.close()
+
+    producer.then = step
+    assert writer.serve(Ring(tmp_path / FOLDER / RING), segment, producer, NOBODY)
+    ring.release()
+    (tmp_path / FOLDER / RING).unlink()
+    assert verify_run(tmp_path, SIGNER.public).ok
+
+
+def test_what_is_seen_after_the_end_is_written(tmp_path: Path, ring: Ring) -> None:
+    """That the ring is closed may be seen before the last record: the writer looks once more before it ends."""
+    segment, records, producer = writing(tmp_path), small(), Producer()
+    for content in records[:-1]:
+        assert ring.put(content)
+
+    def step() -> None:
+        if producer.looks == 1:
+            ring.close()
+        if producer.looks == 2:
+            assert ring.put(records[-1])
+
+    producer.then = step
+    assert writer.serve(Ring(tmp_path / FOLDER / RING), segment, producer, NOBODY)
+    ring.release()
+    (tmp_path / FOLDER / RING).unlink()
+    assert verify_run(tmp_path, SIGNER.public).ok
 
 
 def test_a_torn_entry_is_no_success(tmp_path: Path, ring: Ring) -> None:
@@ -347,7 +535,7 @@ def test_a_torn_entry_is_no_success(tmp_path: Path, ring: Ring) -> None:
         file.seek(at)
         file.write(b"FAULT")
     ring.close()
-    assert not writer.serve(Ring(tmp_path / FOLDER / RING), segment, Producer())
+    assert not writer.serve(Ring(tmp_path / FOLDER / RING), segment, Producer(), NOBODY)
     ring.release()
     assert sum(content[0] == frames.RECORD for content in contents(tmp_path)) == 2
 
@@ -355,7 +543,7 @@ def test_a_torn_entry_is_no_success(tmp_path: Path, ring: Ring) -> None:
 def test_the_end_of_a_pipe_is_the_death_of_its_producer() -> None:
     """A producer lives as long as its end of the pipe, whatever it says through it."""
     read, write = os.pipe()
-    producer = writer._Producer(read)
+    producer = writer.Producer(read, os.getppid())
     assert producer.look(0.0)
     os.write(write, b"anything")
     assert producer.look(0.0)
@@ -363,28 +551,6 @@ def test_the_end_of_a_pipe_is_the_death_of_its_producer() -> None:
     assert not producer.look(60.0)
     assert not producer.look(0.0)
     os.close(read)
-
-
-def test_anchors_of_the_process(tmp_path: Path) -> None:
-    """A file that only grows, and a program that reads notes, get every checkpoint while the run is recorded."""
-    kept, copied = tmp_path / "anchored", tmp_path / "copied"
-    journal = process(tmp_path / "run", anchor=kept, anchor_command=("tee", "-a", str(copied)), segment_mib=0.001)
-    for _ in range(20):
-        human(journal, 500)
-        until(lambda: Ring(tmp_path / "run" / FOLDER / RING, writable=False).empty)
-    journal.close()
-    notes = [content[1:] for content in contents(tmp_path / "run") if content[0] == frames.CHECKPOINT]
-    assert len(notes) >= len(segments(tmp_path / "run")) > 3
-    assert kept.read_bytes() == b"".join(note + b"\n" for note in notes)
-    assert copied.read_bytes() == b"".join(notes)
-
-
-@pytest.mark.parametrize("command", [("false",), ("no-such-program-as-this",)])
-def test_an_anchor_program_that_fails_is_an_os_error(command: tuple[str, ...]) -> None:
-    """Whatever goes wrong with a program is told like a disk that refuses."""
-    (anchor,) = writer.anchors(None, command)
-    with pytest.raises(OSError, match=command[0]):
-        anchor(b"note")
 
 
 def test_a_seed_is_on_no_command_line(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safeguard.audit.identity import machine, versions
-from safeguard.audit.records.encode import decision_body, expanded
+from safeguard.audit.records.encode import decision_body
+from safeguard.audit.records.expand import expanded
 from safeguard.audit.records.registry import SCHEMAS, DecisionRecord, RunOpen, json_schemas
 from safeguard.core.enums import RecordKind
 from safeguard.replay_compare import (

@@ -65,11 +65,11 @@ def test_an_episode_that_is_not_asked_for_is_not_entered() -> None:
 def test_changes_are_merged_into_what_was_recorded(tmp_path: Path) -> None:
     """Keys that are not named stay; assignments come after the file."""
     file = tmp_path / "c.yaml"
-    file.write_text("filter:\n  margins: {position_rad: 0.01, near_rad: 0.2}\neffort_tau_s: 0.7\n")
+    file.write_text("filter:\n  margins: {position_rad: 0.01, near_rad: 0.2}\nmonitors: {effort_tau_s: 0.7}\n")
     before = ShieldConfig()
     after = Changes.of(file, ["filter.margins.near_rad=0.3", "filter.certificate=null"]).applied(before)
     assert (after.filter.margins.position_rad, after.filter.margins.near_rad) == (0.01, 0.3)
-    assert after.effort_tau_s == 0.7
+    assert after.monitors.effort_tau_s == 0.7
     assert after.filter.margins.velocity_share == before.filter.margins.velocity_share
     assert after.filter.brake == before.filter.brake
 
@@ -99,8 +99,8 @@ def test_a_wrong_file_is_named_with_its_key(tmp_path: Path, text: str, message: 
         ("filter.brakes.samples=3", r"--set filter\.brakes\.samples=3: filter\.brakes = .*unknown key"),
         ("filter", r"must read KEY=VALUE"),
         ("=3", r"must read KEY=VALUE"),
-        ("effort_tau_s={", r"the value is not YAML"),
-        ("effort_tau_s=long", r"--set effort_tau_s=long: effort_tau_s = 'long': "),
+        ("monitors.effort_tau_s={", r"the value is not YAML"),
+        ("monitors.effort_tau_s=long", r"--set monitors.effort_tau_s=long: monitors.effort_tau_s = 'long': "),
     ],
 )
 def test_a_wrong_assignment_is_named(text: str, message: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -135,7 +135,7 @@ class Maker:
         config: object,
         audit: object,
         enforcement: Enforcement,
-        calibrations: Sequence[object] = (),
+        calibration: object = None,
     ) -> PassThrough:
         """A fresh double."""
         self.made = PassThrough(robot, policy, period, enforcement, self.breaks_at)

@@ -7,15 +7,13 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from safeguard.core.enums import Authority, Cause, Level, Mode
+from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.errors import ConfigError, JournalError, ModeTableError, SpecError
 from safeguard.core.types import Observation, RobotState, Sensor, TerminalStop, TorqueCommand
-from safeguard.monitors import calibrate
 from safeguard.policies import InlinePort, as_policy
 from safeguard.shield import Shield
 from tests.laws.lab import CONFIG, TICK, Lab, beyond, near, panda, spec
@@ -299,25 +297,6 @@ def test_a_policy_that_raises_while_it_drives() -> None:
 
 
 # -- wiring ---------------------------------------------------------------------------------------------
-
-
-def calibration(monitor: str = "shield_effort", size: float = 0.2) -> Any:
-    """An artefact of 60 episodes."""
-    return calibrate(monitor, [size + 1e-3 * i for i in range(60)], 0.1, horizon_ticks=10**6)
-
-
-def test_a_calibration_belongs_to_its_monitor() -> None:
-    """A calibration is bound by name, and makes its monitor speak."""
-    lab = Lab(beyond, calibrations=[calibration()]).start(100)
-    verdicts = [v for d in lab.decisions for v in d.verdicts if v.monitor == "shield_effort"]
-    assert {v.level for v in verdicts} == {Level.OK, Level.WARN}
-    assert Cause.UNCALIBRATED not in {cause for d in lab.decisions for cause in d.causes}
-
-
-def test_a_calibration_for_nobody() -> None:
-    """A calibration of an unknown monitor is refused with the names that are known."""
-    with pytest.raises(ConfigError, match=r"novelty.*known: shield_effort"):
-        Lab(calibrations=[calibration("novelty")])
 
 
 @pytest.mark.parametrize("wrong", ["joints", "unit"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,19 +13,13 @@ from safeguard.audit import open_run, verify_run
 from safeguard.core.config import ShieldConfig
 from safeguard.core.enums import Authority, Cause, Enforcement, FilterStatus, Mode, RecordKind
 from safeguard.core.types import NS_PER_S, Observation, RobotState, TorqueCommand
-from safeguard.monitors import calibrate
 from safeguard.policies import as_policy
 from safeguard.replay import replay_run
 from safeguard.shield import Shield
-from tests.laws.lab import CONFIG, Lab, beyond, near, panda, spec
+from tests.laws.lab import CONFIG, Lab, artefact, beyond, near, panda, spec
 from tests.unit.audit_edit import records
 
 Patch = pytest.MonkeyPatch
-
-
-def calibration(monitor: str = "shield_effort", size: float = 0.2) -> Any:
-    """An artefact of 60 episodes."""
-    return calibrate(monitor, [size + 1e-3 * i for i in range(60)], 0.1, horizon_ticks=10**6)
 
 
 def full(*_: object) -> int:
@@ -161,8 +154,8 @@ def test_a_short_write_is_a_hold(tmp_path: Path, monkeypatch: Patch) -> None:
 
 def test_run_open_says_what_decided(tmp_path: Path) -> None:
     """The first record names robot, configuration, table, calibration and limits."""
-    made = calibration()
-    lab = Lab(audit=tmp_path, calibrations=[made])
+    made = artefact(60)
+    lab = Lab(audit=tmp_path, calibration=made)
     lab.shield.close()
     body = records(tmp_path)[0]["body"]
     assert body["robot"]["digest"] == panda().digest

@@ -125,12 +125,13 @@ def _table_certificate(run: RunFacts, _: Mapping[str, JsonValue], outside: Outsi
 
 
 def _calibration(run: RunFacts, _: Mapping[str, JsonValue], __: Outside) -> Finding:
-    found = _configured(run, "calibrations")
-    if not isinstance(found, list) or not found:
+    found = _configured(run, "calibration")
+    rungs = found.get("rungs") if isinstance(found, dict) else None
+    if not isinstance(rungs, list) or not rungs:
         return Finding("missing", "uncalibrated: the run has no calibration")
     if run.uncalibrated:
-        return Finding("missing", f"{run.uncalibrated:,} decisions were made uncalibrated, {len(found)} calibrations")
-    return Finding("supported", f"{len(found)} calibrations, no decision was made uncalibrated")
+        return Finding("missing", f"{run.uncalibrated:,} decisions were made with an uncalibrated rung")
+    return Finding("supported", f"{len(rungs)} calibrated rungs, no decision was made uncalibrated")
 
 
 def _faults(run: RunFacts, _: Mapping[str, JsonValue], __: Outside) -> Finding:

@@ -14,6 +14,7 @@ from safeguard.audit.evidence.model import (
     ORDER,
     Clause,
     Finding,
+    Need,
     Node,
     Outside,
     Status,
@@ -54,12 +55,16 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class FieldCount:
-    """How many records hold something in a field, and the first of them: "run: record N", or ""."""
+    """How many records hold something in a field, and the first of them: "run: record N", or "".
+
+    ``occurs``: there are such records only where something happened.
+    """
 
     kind: str
     field: str
     records: int
     first: str
+    occurs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class Answered:
     @property
     def missing(self) -> tuple[str, ...]:
         """Fields that no record of these runs fills, and what this version has no record for."""
-        bare = (f"{one.kind}: {one.field}" for one in self.fields if not one.records)
+        bare = (f"{one.kind}: {one.field}" for one in self.fields if not one.records and not one.occurs)
         return (*bare, *(f"not recorded: {text}" for text in self.clause.not_recorded))
 
 
@@ -142,12 +147,13 @@ def _over(findings: Sequence[Finding], over: str) -> Status:
 
 def _answered(clause: Clause, runs: Sequence[RunFacts]) -> Answered:
     sound = [run for run in runs if run.report.verdict not in DAMAGED]
-    return Answered(clause, tuple(_field(need.kind, name, sound) for need in clause.needs for name in need.fields))
+    return Answered(clause, tuple(_field(need, name, sound) for need in clause.needs for name in need.fields))
 
 
-def _field(kind: str, name: str, runs: Sequence[RunFacts]) -> FieldCount:
+def _field(need: Need, name: str, runs: Sequence[RunFacts]) -> FieldCount:
+    kind = need.kind
     first = next((f"{run.folder}: record {run.first[kind, name]}" for run in runs if (kind, name) in run.first), "")
-    return FieldCount(kind, name, sum(run.fields[kind, name] for run in runs), first)
+    return FieldCount(kind, name, sum(run.fields[kind, name] for run in runs), first, need.occurs)
 
 
 def _run_json(run: RunFacts) -> JsonValue:

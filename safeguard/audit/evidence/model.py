@@ -50,10 +50,11 @@ class Node(_Data):
 
 
 class Need(_Data):
-    """Fields of a record kind."""
+    """Fields of a record kind; ``occurs``: it is written only where something happened, so that none lacks nothing."""
 
     kind: str
     fields: tuple[str, ...] = Field(min_length=1)
+    occurs: bool = False
 
 
 class Clause(_Data):

@@ -27,10 +27,11 @@ from mcap.writer import Writer
 
 from safeguard.audit.exports.foxglove import SCHEMAS, reduced, scene_update, stamp, transforms
 from safeguard.audit.exports.scene import RATE_HZ, Scene, scene_of
+from safeguard.audit.fold import UNITS, UNTOUCHED
 from safeguard.audit.records.decode import decode_array, decode_number
 from safeguard.audit.records.encode import Json, JsonObject, encode_number
 from safeguard.audit.records.registry import DecisionRecord, Limits, RunOpen, json_schemas
-from safeguard.audit.story import UNITS, UNTOUCHED, Row, Teller
+from safeguard.audit.story import Row, Teller
 from safeguard.audit.timeline import Moment, envelope, joint_names, named
 from safeguard.core.types import NS_PER_S, Vector
 from safeguard.core.version import __version__

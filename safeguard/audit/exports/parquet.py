@@ -6,21 +6,23 @@ from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_origin
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from safeguard.audit.records.bodies import Number
 from safeguard.audit.records.encode import Json, JsonObject
 from safeguard.audit.records.registry import SCHEMAS
 from safeguard.audit.timeline import Moment, current_body
-from safeguard.core.enums import Mode, RecordKind
+from safeguard.core.enums import Level, Mode, RecordKind
 
 ROWS: Final = 1000
 """Rows of a row group; as many are held in memory."""
 
 _INT, _FLOAT, _TEXT, _BOOL, _JSON = pa.int64(), pa.float64(), pa.string(), pa.bool_(), pa.json_(pa.string())
+_NAMED: Final = {"mode": Mode, "before": Mode, "after": Mode, "worst_mode": Mode, "level": Level}
 _FLOATS, _TEXTS = pa.list_(_FLOAT), pa.list_(_TEXT)
 _VERDICT = pa.struct(
     {
@@ -165,7 +167,11 @@ def _column(field: str) -> str:
 
 
 def _arrow_type(annotation: object) -> Any:
-    """Optional scalars are scalars; an enum is its value, a mode its name."""
+    """Optional scalars are scalars, numbers with names too; an enum is its value, a mode or level its name."""
+    if get_origin(annotation) is Annotated:
+        return _arrow_type(get_args(annotation)[0])
+    if annotation == get_args(Number)[0]:
+        return _FLOAT
     inner = [part for part in get_args(annotation) if part is not NoneType]
     if get_origin(annotation) in (UnionType, Union) and len(inner) == 1:
         return _arrow_type(inner[0])
@@ -181,9 +187,12 @@ def _row(head: JsonObject, body: JsonObject, columns: Mapping[str, Any]) -> dict
     row: dict[str, Any] = {**dict.fromkeys(columns), **head}
     for field, value in body.items():
         name = _column(field)
-        row[name] = _json(value) if columns[name] == _JSON else value
-    if isinstance(row.get("mode"), int):
-        row["mode"] = Mode(row["mode"]).name
+        if isinstance(value, int) and field in _NAMED:
+            row[name] = _NAMED[field](value).name
+        elif columns[name] == _FLOAT and isinstance(value, str | int):
+            row[name] = float(value)
+        else:
+            row[name] = _json(value) if columns[name] == _JSON else value
     return row
 
 

@@ -20,8 +20,11 @@ Timelines: ``time`` (recorded time since the first tick, moved forward where an 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final
 
 import numpy as np
@@ -30,9 +33,10 @@ import rerun.blueprint as rrb
 from rerun_bindings import check_for_rrd_footer
 
 from safeguard.audit.exports.scene import RATE_HZ, Scene, Shape, scene_of
+from safeguard.audit.fold import UNITS
 from safeguard.audit.records.decode import decode_array, decode_number
 from safeguard.audit.records.registry import DecisionRecord, Limits, RunOpen
-from safeguard.audit.story import UNITS, Row, Teller
+from safeguard.audit.story import Row, Teller
 from safeguard.audit.timeline import Moment, joint_names, named
 from safeguard.core.enums import FilterStatus, Mode
 from safeguard.core.errors import JournalError
@@ -59,19 +63,51 @@ STATUS_COLOURS: Final = {
     FilterStatus.REFUSED: 0xD55E00FF,
     FilterStatus.BYPASSED: 0x8A8A8AFF,
 }
-ROOM: Final = 2**16
-"""Bytes that the layout of a recording surely fits into."""
-
+BLOCK: Final = 1 << 20
 ROBOT: Final = "/robot/"
 SHAPE_COLOUR: Final = 0x59738CFF
 LEVELS: Final = {"info": rr.TextLogLevel.INFO, "warn": rr.TextLogLevel.WARN, "error": rr.TextLogLevel.ERROR}
 
 
 def sink(path: Path) -> Recording:
-    """An .rrd file; OSError where there is no room for its beginning, for which Rerun would wait forever."""
-    path.write_bytes(bytes(ROOM))
-    path.unlink()
+    """An .rrd file."""
     return Recording(path)
+
+
+class Pump(Thread):
+    """Copies what Rerun writes to a pipe into a file, and throws it away once the file takes no more.
+
+    Rerun's own thread waits for ever where a disk is full; a pipe never is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(name="rerun-export", daemon=True)
+        self.pipe = path.with_name(f"{path.name}.pipe")
+        self._path = path
+        self._refused: OSError | None = None
+        os.mkfifo(self.pipe)
+        self.start()
+
+    def run(self) -> None:
+        """Until the writer closes the pipe."""
+        with self.pipe.open("rb", buffering=0) as source:
+            try:
+                with self._path.open("wb") as file:
+                    shutil.copyfileobj(source, file, BLOCK)
+            except OSError as error:
+                self._refused = error
+            while source.read(BLOCK):
+                pass
+
+    def check(self) -> None:
+        """Raise the OSError with which the file refused, if it has."""
+        if self._refused is not None:
+            raise self._refused
+
+    def finish(self) -> None:
+        """Wait for the end, and take the pipe away."""
+        self.join()
+        self.pipe.unlink()
 
 
 class Recording:
@@ -79,6 +115,7 @@ class Recording:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._pump: Pump | None = None
         self._start = 0
         self._stream: rr.RecordingStream | None = None
         self._teller = Teller()
@@ -101,26 +138,26 @@ class Recording:
             self._decision(body, moment)
 
     def close(self) -> None:
-        """Finish the file; raises JournalError where it could not be written."""
-        if self._stream is None:
+        """Finish the file; raises OSError where it could not be written."""
+        if self._stream is None or self._pump is None:
             return
-        for row in self._teller.fold():
-            self._tell(row, self._start)
-        self._flush()
         try:
-            self._stream.flush()
-        except RuntimeError as error:  # a thread of Rerun writes the file
-            raise JournalError(f"cannot write {self._path.name}: {error}; is the disk full?") from error
+            for row in self._teller.fold():
+                self._tell(row, self._start)
+            self._send()
         finally:
             self._stream.disconnect()
-        if not check_for_rrd_footer(self._path):  # the end is written on leaving, and what fails then is only logged
-            raise JournalError(f"cannot write {self._path.name}: its end is missing; is the disk full?")
+            self._pump.finish()
+        self._pump.check()
+        if not check_for_rrd_footer(self._path):  # without its end no viewer finds its way in it
+            raise JournalError(f"cannot write {self._path.name}: its end is missing")
 
     def _open(self, body: RunOpen, moment: Moment) -> None:
         stream = self._stream = rr.RecordingStream(APPLICATION, recording_id=body.run_id, send_properties=False)
         stream.set_log_time_enabled(False)
         stream.set_log_tick_enabled(False)
-        stream.save(self._path, default_blueprint=_blueprint())
+        self._pump = Pump(self._path)
+        stream.save(self._pump.pipe, default_blueprint=_blueprint())
         self._start = moment.start
         self._limits, self._names = body.limits, joint_names(body)
         about = json.dumps(body.model_dump(mode="json"), indent=1)
@@ -194,6 +231,12 @@ class Recording:
         self._columns.setdefault(entity, _Column()).add(since, seq, values)
 
     def _flush(self) -> None:
+        """Send what waits; raises OSError once the file takes no more."""
+        self._send()
+        assert self._pump is not None
+        self._pump.check()
+
+    def _send(self) -> None:
         assert self._stream is not None
         for entity, column in self._columns.items():
             column.send(self._stream, entity)

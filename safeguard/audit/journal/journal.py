@@ -11,6 +11,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -24,14 +25,16 @@ from safeguard.audit.journal.keys import Signer, read_signer
 from safeguard.audit.journal.mirror import Mirror, Narrator, logger
 from safeguard.audit.journal.recover import Lost
 from safeguard.audit.journal.segments import FOLDER
-from safeguard.audit.journal.settings import AuditConfig
+from safeguard.audit.journal.settings import AuditConfig, EventsConfig
 from safeguard.audit.journal.sinks import Sink, open_sink, tried
-from safeguard.audit.records.encode import Json, JsonObject, jsonable
+from safeguard.audit.records.encode import Json, JsonObject, Written, jsonable
 from safeguard.audit.records.registry import KINDS, SCHEMAS, RunOpen, schemas_digest
 from safeguard.core.enums import RecordKind
 from safeguard.core.errors import JournalError
 
 _PACK: Final = ormsgpack.OPT_SERIALIZE_NUMPY  # numpy scalars in a body are written as the numbers that they are
+_HEADS: Final = {kind: (info.code, SCHEMAS[kind].version) for kind, info in KINDS.items()}
+_DECISION: Final = RecordKind.DECISION  # looking up a member of an enum takes longer than to compare with it
 _TRIES, _PAUSE_S = 500, 0.01  # of placing the last records in a ring that is full
 
 
@@ -41,13 +44,20 @@ class Journal:
     Attributes:
         path: the run folder.
         lost: how many records could not be placed.
+        events: when the shield places records of events.
     """
 
     def __init__(
-        self, path: Path, sink: Sink, mirror: Mirror | None = None, listing: tuple[Path, str] | None = None
+        self,
+        path: Path,
+        sink: Sink,
+        mirror: Mirror | None = None,
+        listing: tuple[Path, runs.RunIdentity] | None = None,
+        events: EventsConfig | None = None,
     ) -> None:
         self.path = path
-        self._listing = listing  # the list of runs, and the id of this one
+        self.events = events or EventsConfig()
+        self._listing = listing  # the list of runs, and what it will say of this one
         self.lost = 0
         self._sink = sink
         self._open = True
@@ -67,7 +77,7 @@ class Journal:
         return self._refused or ("" if not self._open else self._sink.problem())
 
     def append(
-        self, kind: RecordKind, body: Mapping[str, Json], *, tick: int | None = None, t: int | None = None
+        self, kind: RecordKind, body: Mapping[str, Written], *, tick: int | None = None, t: int | None = None
     ) -> int:
         """Place one record; returns its number, or -1 where ``failed`` says why it is lost.
 
@@ -84,12 +94,14 @@ class Journal:
         if not self._open:
             self._refused = "the journal is closed"
             return -1
+        if t is not None:
+            self._sink.at(t)
         if self._gap is not None and (problem := self._tell_gap()):
             return self._lose(problem)
         problem = self._place(kind, body, tick, t)
         if problem:
             return self._lose(problem)
-        if kind is RecordKind.DECISION:
+        if kind is _DECISION:
             self._refused = ""
         return self._seq - 1
 
@@ -97,12 +109,25 @@ class Journal:
         """How many records of ``kind`` have been placed."""
         return self._counts[kind.value]
 
-    def _place(self, kind: RecordKind, body: Mapping[str, Json], tick: int | None, t: int | None) -> str:
+    def health(self) -> JsonObject:
+        """How the recorder is, for a ``health`` record; asks neither the system nor the writer."""
+        state = self._sink.state()
+        return {
+            "placed": sum(self._counts.values()),
+            "lost": self.lost,
+            "waiting_bytes": state.waiting,
+            "ring_bytes": state.capacity,
+            "safe": state.safe,
+            "writer_beats": state.beats,
+            "problem": self.failed,
+        }
+
+    def _place(self, kind: RecordKind, body: Mapping[str, Written], tick: int | None, t: int | None) -> str:
         """Place a record as the next one; why not, or ""."""
         try:
-            plain = body if kind is RecordKind.DECISION else jsonable(body)  # the loop's own are; others may hold bytes
+            plain = body if kind is _DECISION else jsonable(body)  # the loop's own can be packed; others may hold bytes
             packed = ormsgpack.packb(plain, option=_PACK)
-            content = frames.record(KINDS[kind].code, SCHEMAS[kind].version, self._seq, tick, t, packed)
+            content = frames.record(*_HEADS[kind], self._seq, tick, t, packed)
         except (TypeError, ValueError, RecursionError, struct.error) as error:  # ormsgpack's errors are TypeErrors
             return f"record {self._seq} ({kind.value}) cannot be encoded: {error}"
         if len(content) > frames.LONGEST:
@@ -111,7 +136,7 @@ class Journal:
         problem = self._sink.place(content)
         if not problem:
             self._seq += 1
-            self._counts[kind.value] += 1
+            self._counts[kind._value_] += 1
         self._whole = True
         if problem:
             return f"record {self._seq} ({kind.value}) could not be written: {problem}"
@@ -150,9 +175,18 @@ class Journal:
         lost = None if self._gap is None else Lost(self._gap[0], self._seq - 1, self._gap[1])
         problem = self._sink.close(not closing, lost)
         self._open = False
-        self._refused = f"{closing}; {problem}" if closing and problem else problem or self._listed()
-        if self._refused and self._mirror is not None:
-            self._mirror.failed(self._refused)
+        self._refused = "; ".join(filter(None, (closing if problem else "", problem, self._listed())))
+        if self._mirror is not None:
+            if self._refused:
+                self._mirror.failed(self._refused)
+            self._mirror.close()
+
+    def abandon(self) -> None:
+        """Take back a start: nothing of it is left."""
+        self._sink.abandon()
+        self._open = False
+        if self._mirror is not None:
+            self._mirror.close()
 
     def _ended(self, reason: str) -> str:
         """Place ``run_close``, behind a gap if there is one; why not, or ""."""
@@ -165,9 +199,12 @@ class Journal:
         """Enter the run into the list of runs; why not, or ""."""
         if self._listing is None:
             return ""
-        file, run_id = self._listing
+        file, identity = self._listing
         size, root = self._sink.sealed()
-        return tried(lambda: runs.add(file, runs.ListedRun(run=run_id, size=size, root=root)))
+        if not size:
+            return ""
+        entry = runs.ListedRun(run=identity.run, size=size, root=root, identity=identity)
+        return tried(lambda: runs.add(file, entry))
 
     def __enter__(self) -> Self:
         return self
@@ -181,12 +218,15 @@ class Journal:
 def open_run(path: str | Path | AuditConfig, body: Mapping[str, Json], *, mirror: Mirror | None = None) -> Journal:
     """Start the journal of a run (its folder is made if missing) with its ``run_open`` record.
 
+    Behind it stands what the list of runs, if there is one, says to be different from the run before
+    (``software_change``, ``config_intervention``).
+
     Args:
         path: the run folder, or all settings; it must not hold a journal yet.
         body: ``RunOpen``, as made by ``identity.run_open_body``; ``digests.schemas``, ``key``, ``key_purpose`` and
             ``previous`` are filled in here.
         mirror: a structlog logger that is told of mode changes, people, faults and episodes, instead of that in the
-            settings.
+            settings; a thread of its own calls it.
 
     Raises:
         JournalError: the folder already holds a journal, cannot be written, the key cannot be read, the writer does not
@@ -194,30 +234,48 @@ def open_run(path: str | Path | AuditConfig, body: Mapping[str, Json], *, mirror
     """
     config = path if isinstance(path, AuditConfig) else AuditConfig(run=Path(path))
     given = config.run
-    config = config.model_copy(update={"run": given.absolute()})  # whoever changes the folder later means another one
+    anchor = None if config.anchor is None else config.anchor.absolute()
+    config = config.model_copy(update={"run": given.absolute(), "anchor": anchor})  # wherever the process goes later
     signer = Signer.ephemeral() if config.key is None else read_signer(config.key)
     folder = config.run / FOLDER
     before = [] if config.runs is None else runs.listed(config.runs)
     checked = _checked_run_open(body, signer, before[-1] if before else None)
+    new, teller = not config.run.exists(), mirror or logger(config.mirror)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise JournalError(f"{folder} already holds a journal; choose another run folder")
         sink = open_sink(folder, str(checked["run_id"]), signer, config)
-    except OSError as error:
-        raise JournalError(f"cannot start a journal in {folder}: {error.strerror or error}") from error
-    listing = None if config.runs is None else (config.runs, str(checked["run_id"]))
-    journal = Journal(given, sink, mirror or logger(config.mirror), listing)
-    if journal.append(RecordKind.RUN_OPEN, checked) < 0:
-        problem = journal.failed
-        sink.close(False, None)
-        raise JournalError(f"cannot start a journal in {folder}: {problem}")
+    except BaseException as error:
+        _unmade(folder, new=new)
+        if isinstance(error, OSError):
+            raise JournalError(f"cannot start a journal in {folder}: {error.strerror or error}") from error
+        raise
+    identity = runs.RunIdentity.of(RunOpen.model_validate_json(orjson.dumps(checked)))
+    listing = None if config.runs is None else (config.runs, identity)
+    journal = Journal(given, sink, teller, listing, config.events)
+    first = [(RecordKind.RUN_OPEN, checked), *runs.replaced(before[-1] if before else None, identity)]
+    try:
+        if any(journal.append(kind, told) < 0 for kind, told in first):
+            raise JournalError(f"cannot start a journal in {folder}: {journal.failed}")
+    except BaseException:
+        journal.abandon()
+        _unmade(folder, new=new)
+        raise
     return journal
+
+
+def _unmade(folder: Path, *, new: bool) -> None:
+    """Remove the folders of a start that failed, as far as they are empty and were not there before."""
+    with suppress(OSError):
+        folder.rmdir()
+        if new:
+            folder.parent.rmdir()
 
 
 def _checked_run_open(body: Mapping[str, Json], signer: Signer, before: runs.ListedRun | None) -> JsonObject:
     filled = {**body, "key": str(signer.public), "key_purpose": signer.purpose}
-    filled["previous"] = None if before is None else before.model_dump()
+    filled["previous"] = None if before is None else before.model_dump(include={"run", "size", "root"})
     try:
         opened = RunOpen.model_validate_json(orjson.dumps(filled, option=orjson.OPT_SERIALIZE_NUMPY))
     except (ValidationError, TypeError) as error:

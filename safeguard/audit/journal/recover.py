@@ -19,7 +19,8 @@ from safeguard.audit.journal.frames import PREFIX, FrameError
 from safeguard.audit.journal.keys import Signer
 from safeguard.audit.journal.ring import Ring
 from safeguard.audit.journal.scan import Scan
-from safeguard.audit.journal.segments import FOLDER, RAW, RING, Anchor, SegmentWriter, Style, blocks
+from safeguard.audit.journal.segments import FOLDER, RAW, RING, SegmentWriter, Style, blocks
+from safeguard.audit.journal.witness import Anchor, handed
 from safeguard.audit.records.registry import BY_CODE, KINDS, SCHEMAS, schemas_digest
 from safeguard.core.enums import RecordKind
 from safeguard.core.errors import JournalError
@@ -34,12 +35,14 @@ class Recovered:
         root: of the tree over them, hex.
         cut_bytes: of an unfinished frame.
         from_ring: records that were only in the ring.
+        unanchored: why an anchor did not take the last checkpoint, or "".
     """
 
     records: int
     root: str
     cut_bytes: int
     from_ring: int
+    unanchored: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ def recover(
         run: the run folder.
         signer: the run's own key: a journal signed by two keys would be worth no more than the weaker one.
         reason: for the record.
-        anchors: what gets a copy of the last checkpoint.
+        anchors: what gets a copy of the last checkpoint, once the run is closed; what they refuse is in the result.
         lost: a gap behind everything that was placed, which nobody could record any more.
 
     Raises:
@@ -136,14 +139,16 @@ def _finish(
 ) -> Recovered:
     kinds = {code: kind.value for code, kind in BY_CODE.items()}
     style = Style(scan.run_id, schemas_digest(), kinds, 1 << 62, 1.0, 1.0, "os")
-    writer = SegmentWriter(folder, style, signer, scan.state, anchors)
+    notes = list[bytes]()
+    writer = SegmentWriter(folder, style, signer, scan.state, [notes.append])
     kept = _left(folder / RING, scan.next)
     if RecordKind.RUN_CLOSE.value not in scan.counts:  # else only the signature is missing
         told = {"cut_bytes": cut, "from_ring": len(kept), "reason": reason}
         writer.write([*kept, *_ending(scan, kept, lost, told)])
     writer.close()
     (folder / RING).unlink(missing_ok=True)
-    return Recovered(writer.state.tree.size, writer.state.tree.root().hex(), cut, len(kept))
+    tree = writer.state.tree
+    return Recovered(tree.size, tree.root().hex(), cut, len(kept), handed(notes[-1], anchors) if notes else "")
 
 
 def _ending(scan: Scan, kept: Sequence[bytes], lost: Lost | None, told: Mapping[str, object]) -> list[bytes]:

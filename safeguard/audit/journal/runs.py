@@ -1,28 +1,99 @@
 """The list of runs: each run names the one that was closed before it, so that none can vanish from the middle.
 
-One line of JSON a run, appended when it is closed: its id, how many records it has, and the root over them.
+One line of JSON a run, appended when it is closed: its id, how many records it has, the root over them, and what it ran
+on. Nobody signs the list. A run signs id, size and root of the one before it (``run_open.previous``), and these prove
+that one's ``run_open``. What the list says of software and configuration is a copy: enough to notice a change when a
+run opens, and whoever can write the list can hide one there; comparing the two ``run_open`` cannot be deceived so.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from safeguard.audit.records.encode import Json, JsonObject
+from safeguard.audit.records.registry import RunOpen
+from safeguard.core.enums import RecordKind
 from safeguard.core.errors import JournalError
+
+LONGEST: Final = 200
+"""Characters of a setting that the list holds as it is."""
+
+
+class RunIdentity(BaseModel):
+    """What a run ran on, as far as the next one is compared with it.
+
+    Attributes:
+        run: id.
+        software: versions and digests by name; None for what the run did not have.
+        settings: JSON of every setting by its dotted path; ``sha256:`` and digest of the JSON where that is long.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: str
+    software: dict[str, str | None]
+    settings: dict[str, str]
+
+    @classmethod
+    def of(cls, opened: RunOpen) -> Self:
+        """That of a ``run_open``."""
+        software: dict[str, str | None] = {
+            "safeguard": opened.safeguard,
+            "python": opened.python,
+            "robot": opened.robot.digest,
+            **opened.digests.model_dump(),
+            **{f"library {name}": version for name, version in opened.libraries.items()},
+        }
+        return cls(run=opened.run_id, software=software, settings=dict(_settings("", opened.config)))
 
 
 class ListedRun(BaseModel):
-    """A closed run."""
+    """A closed run; ``identity`` is None in lists of versions that did not have it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run: str
     size: int
     root: str
+    identity: RunIdentity | None = None
+
+
+def replaced(before: ListedRun | None, now: RunIdentity) -> list[tuple[RecordKind, JsonObject]]:
+    """Records of what the run ``now`` has other than the one before it; none where that is not known."""
+    if before is None or before.identity is None:
+        return []
+    old, found = before.identity, list[tuple[RecordKind, JsonObject]]()
+    for kind, was, known in (
+        (RecordKind.SOFTWARE_CHANGE, old.software, now.software),
+        (RecordKind.CONFIG_INTERVENTION, old.settings, now.settings),
+    ):
+        changes: list[Json] = [
+            {"name": name, "old": was.get(name), "new": known.get(name)}
+            for name in sorted({*was, *known})
+            if was.get(name) != known.get(name)
+        ]
+        if changes:
+            found.append((kind, {"previous": before.run, "changes": changes}))
+    return found
+
+
+def _settings(path: str, value: JsonValue) -> Iterator[tuple[str, str]]:
+    """Every leaf of a configuration with its dotted path. Calibrations have a digest of their own."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            if path or name != "calibrations":
+                yield from _settings(f"{path}.{name}" if path else name, inner)
+        return
+    told = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    yield path, told if len(told) <= LONGEST else f"sha256:{hashlib.sha256(told.encode()).hexdigest()}"
 
 
 def listed(file: Path) -> list[ListedRun]:
@@ -59,14 +130,14 @@ def add(file: Path, run: ListedRun) -> None:
 
 
 def place_problem(file: Path, run_id: str, size: int, root: str, previous: ListedRun | None) -> str:
-    """Why a run is not the one that the list says, or not where the list has it; or ""."""
+    """Why a run is not the one that the list says, or not where the list has it; or "". Identities do not matter."""
     runs = listed(file)
     at = next((k for k, known in enumerate(runs) if known.run == run_id), None)
     if at is None:
         return f"the list {file} does not have this run"
     if (runs[at].size, runs[at].root) != (size, root):
         return f"the list {file} has {runs[at].size} records with root {runs[at].root[:16]}… for this run"
-    before = [known for known in runs[:at] if previous is not None and known == previous]
-    if previous is not None and not before:
+    before = {(known.run, known.size, known.root) for known in runs[:at]}
+    if previous is not None and (previous.run, previous.size, previous.root) not in before:
         return f"the run before this one, {previous.run}, is not in the list {file}, or not as it was"
     return ""

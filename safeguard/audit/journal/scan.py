@@ -21,7 +21,7 @@ from safeguard.audit.journal.frames import FrameError, Head
 from safeguard.audit.journal.keys import Checkpoint, PublicKey
 from safeguard.audit.journal.packing import PackError
 from safeguard.audit.journal.ring import Ring
-from safeguard.audit.journal.segments import FOLDER, FORMAT, PACKED, PART, RAW, RING, State, blocks, segment_digest
+from safeguard.audit.journal.segments import FOLDER, FORMAT, PACKED, PART, RAW, RING, State, live_blocks, segment_digest
 from safeguard.audit.records.encode import JsonObject, jsonable
 from safeguard.core.errors import JournalError
 
@@ -31,7 +31,8 @@ Damage: TypeAlias = Literal["altered", "truncated"]
 
 _NAME: Final = re.compile(rf"(\d{{6}})({re.escape(PACKED)}|{re.escape(PART)}|{re.escape(RAW)})")
 _OTHERS: Final = {RING, cut.CUT, cut.PART}
-_RUN_OPEN, _RUN_CLOSE, _GAP = 1, 8, 9
+_RUN_OPEN, _DECISION, _RUN_CLOSE, _GAP = 1, 3, 8, 9
+_BARE: Final = 4  # since this version decisions have no names, and arrays are bytes
 _HEADER: Final = {"chain", "first", "format", "kinds", "run", "schemas", "segment"}
 
 
@@ -66,15 +67,20 @@ class Entry:
     leaf: bytes
 
     def data(self) -> JsonObject:
-        """The body as plain data, non-finite numbers by name; raises ValueError where it is not MessagePack."""
+        """The body as in :func:`unpacked`; raises ValueError where it is not MessagePack."""
         return unpacked(self.content)
 
 
 def unpacked(content: bytes) -> JsonObject:
-    """The body in the content of a record; raises ValueError."""
-    body = content[frames.HEAD.size :]
+    """The body in the content of a record, non-finite numbers by name; a decision of today as it is (``expand``).
+
+    Raises ValueError.
+    """
+    kind, version = content[1], content[2]
     try:
-        found = _plain(ormsgpack.unpackb(body))
+        found = ormsgpack.unpackb(content[frames.HEAD.size :])
+        if kind != _DECISION or version < _BARE:
+            found = _plain(found)
     except (ValueError, TypeError, RecursionError) as error:  # ormsgpack's is a ValueError
         raise ValueError(f"not MessagePack of this format: {error}") from None
     if not isinstance(found, dict):
@@ -157,7 +163,9 @@ class Scan:
         for number in range(start, last + 1):
             if number not in files:
                 self.file = self.folder / f"{number:06d}{RAW}"
-                raise self.damage("truncated", self.next, "this segment is missing")
+                if not (packed := self.file.with_suffix(PACKED)).is_file():
+                    raise self.damage("truncated", self.next, "this segment is missing")
+                files[number] = [packed]  # a live writer packed it while the folder was listed
         for number in range(start, last + 1):
             yield from self._segment(number, files[number], last=number == last)
         yield from self._rest(left, odd)
@@ -175,9 +183,9 @@ class Scan:
         found: dict[int, list[Path]] = {}
         for entry in sorted(self.folder.iterdir()):
             match = _NAME.fullmatch(entry.name)
-            if not os.path.lexists(entry):
-                continue  # a live writer has just packed it
             if entry.is_symlink() or not entry.is_file() or (match is None and entry.name not in _OTHERS):
+                if not os.path.lexists(entry):
+                    continue  # a live writer has just packed it
                 self.file = entry
                 raise self.damage("altered", 0, "does not belong in a journal")
             if match is not None and match[2] != PART:
@@ -217,7 +225,7 @@ class Scan:
             raise self.damage("altered", self.next, "differs from the segment of the same number beside it")
         first = True
         try:
-            for content in frames.frames(_read(paths[0])):
+            for content in frames.frames(live_blocks(paths[0])):
                 if first:
                     self._header(number, content)
                     first = False
@@ -397,10 +405,3 @@ class Scan:
                 f"the journal has {state.tree.size} with {state.tree.root().hex()}"
             )
             raise self.damage("altered", self._good, problem)
-
-
-def _read(file: Path) -> Iterator[bytes]:
-    """The bytes of a segment, also if a live writer packs it just now."""
-    if file.suffix == RAW and not file.exists():
-        file = file.with_suffix(PACKED)
-    yield from blocks(file)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,13 @@ from typing import Final, Protocol
 from safeguard.audit.journal import frames, packing
 from safeguard.audit.journal.keys import Checkpoint, Signer
 from safeguard.audit.journal.merkle import Tree
+from safeguard.audit.journal.witness import Anchor
 
 FOLDER: Final = "journal"
 RING: Final = "ring"
 FORMAT: Final = "safeguard-journal/1"
 RAW, PACKED, PART = ".sgj", ".sgz", ".sgz.part"
 _BLOCK: Final = 1 << 20
-
-Anchor = Callable[[bytes], None]
-"""Takes every signed note; what it raises (OSError) counts as a failed write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ class SegmentWriter:
         style: how.
         signer: what signs checkpoints.
         state: what the folder holds already; whoever goes on begins a new segment.
-        anchors: what gets a copy of every checkpoint.
+        anchors: what gets a copy of every checkpoint; what they raise (OSError) counts as a failed write.
         clock: for cadence and time stamps, never for decisions.
 
     Every method may raise OSError; then nothing of that call is in the files, and it may be tried again.
@@ -136,6 +134,11 @@ class SegmentWriter:
         if full:
             self._seal()
         self._anchor()
+
+    @property
+    def sealed(self) -> bool:
+        """All of it is signed and in closed segments."""
+        return self._fd < 0 and 0 < self.state.tree.size == self.state.signed
 
     @property
     def safe(self) -> bool:
@@ -288,11 +291,21 @@ def blocks(file: Path) -> Iterator[bytes]:
             yield block
 
 
+def live_blocks(file: Path) -> Iterator[bytes]:
+    """The bytes of a segment as in ``blocks``, also where a live writer packs it in the meantime."""
+    try:
+        yield from blocks(file)
+    except FileNotFoundError:  # only as it is opened: nothing has been given out
+        if file.suffix != RAW:
+            raise
+        yield from blocks(file.with_suffix(PACKED))
+
+
 def segment_digest(file: Path) -> bytes:
     """SHA-256 of a segment's frames, packed or not; nothing where they cannot be unpacked."""
     hashed = hashlib.sha256()
     try:
-        for block in blocks(file):
+        for block in live_blocks(file):
             hashed.update(block)
     except packing.PackError:
         return b""

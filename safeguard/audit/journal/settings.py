@@ -10,6 +10,20 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Durability: TypeAlias = Literal["os", "group", "each"]
 
 
+class EventsConfig(BaseModel):
+    """When the shield places records of events. The margins are about half of what the default filter keeps."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    near_position_rad: float = Field(default=0.001, ge=0.0, description="a smaller margin is a near miss; rad or m")
+    near_velocity_radps: float = Field(default=0.01, ge=0.0, description="likewise; rad/s or m/s")
+    near_torque_nm: float = Field(default=0.05, ge=0.0, description="likewise; N·m or N")
+    near_clearance_m: float = Field(default=0.002, ge=0.0, description="likewise, of self-collision")
+    hysteresis: float = Field(default=0.5, ge=0.0, description="a near miss is over at a margin wider by this share")
+    dwell_s: float = Field(default=0.1, gt=0.0, le=60.0, description="what comes back sooner had not ended")
+    health_s: float = Field(default=1.0, gt=0.0, description="injected time between health records")
+
+
 class AuditConfig(BaseModel):
     """How a run is recorded."""
 
@@ -31,11 +45,14 @@ class AuditConfig(BaseModel):
     ring_mib: int = Field(default=8, ge=1, le=1024)
     segment_mib: float = Field(default=16.0, gt=0.0, le=1024.0)
     anchor: Path | None = Field(default=None, description="file that gets a copy of every checkpoint, kept by others")
-    anchor_command: tuple[str, ...] = Field(default=(), description="program that gets every checkpoint on its input")
+    anchor_command: tuple[str, ...] = Field(
+        default=(), description="program that gets a checkpoint on its input, and the newest once it is done with one"
+    )
     mirror: Literal["none", "console", "json"] = Field(
         default="none", description="tell people what changes, on standard error, through structlog"
     )
     runs: Path | None = Field(default=None, description="list of runs: each run names the one before it")
+    events: EventsConfig = EventsConfig()
 
     @model_validator(mode="after")
     def _no_program_in_the_loop(self) -> Self:

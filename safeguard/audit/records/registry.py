@@ -26,7 +26,18 @@ from safeguard.audit.records.bodies import (
     TimingsBody,
 )
 from safeguard.audit.records.cut import CODE, RetentionCut
-from safeguard.audit.records.encode import JsonObject, expanded
+from safeguard.audit.records.encode import JsonObject
+from safeguard.audit.records.events import (
+    ConfigIntervention,
+    Fallback,
+    FaultDetected,
+    Health,
+    ModeChange,
+    NearMiss,
+    SoftwareChange,
+    Violation,
+)
+from safeguard.audit.records.expand import expanded, expanded_3
 from safeguard.core.enums import Enforcement, Mode, RecordKind
 
 
@@ -121,6 +132,8 @@ class FaultSpec(Body):
 class EpisodeOpen(Body):
     """An episode begins."""
 
+    version: ClassVar[int] = 2  # 2: void
+
     episode: int
     task: str
     scenario: str | None = None
@@ -132,13 +145,14 @@ class EpisodeOpen(Body):
     mode: Mode = Field(default=Mode.BOOT, description="mode that the episode begins in")
     estops: int = Field(default=0, description="emergency stops of the process before this episode")
     commands: int = Field(default=0, description="commands issued before this episode; their numbers go on")
+    void: str = Field(default="", description="why the calibration of the monitors no longer holds")
     faults: list[FaultSpec] = Field(default_factory=list[FaultSpec])
 
 
 class DecisionRecord(Body):
     """One tick: what came in at ``now``, what was decided, how long each stage took."""
 
-    version: ClassVar[int] = 3  # 2: source; references of position drives. 3: written as ``encode.expanded`` says
+    version: ClassVar[int] = 4  # 2: source; references of position drives. 3, 4: written as ``expand`` says
 
     not_replayed: ClassVar[tuple[str, ...]] = ("episode", "timings")
     """Fields that a replay does not compare: a label of the run, and what it measures anew."""
@@ -232,6 +246,14 @@ AnyBody: TypeAlias = (
     | Gap
     | Recovery
     | RetentionCut
+    | ModeChange
+    | Fallback
+    | NearMiss
+    | Violation
+    | FaultDetected
+    | Health
+    | SoftwareChange
+    | ConfigIntervention
 )
 
 Retention: TypeAlias = Literal["5y", "1y", "6m"]
@@ -268,6 +290,14 @@ SCHEMAS: Mapping[RecordKind, type[AnyBody]] = {
     RecordKind.GAP: Gap,
     RecordKind.RECOVERY: Recovery,
     RecordKind.RETENTION_CUT: RetentionCut,
+    RecordKind.MODE_CHANGE: ModeChange,
+    RecordKind.FALLBACK: Fallback,
+    RecordKind.NEAR_MISS: NearMiss,
+    RecordKind.VIOLATION: Violation,
+    RecordKind.FAULT_DETECTED: FaultDetected,
+    RecordKind.HEALTH: Health,
+    RecordKind.SOFTWARE_CHANGE: SoftwareChange,
+    RecordKind.CONFIG_INTERVENTION: ConfigIntervention,
 }
 """The registry: every record kind and its current schema."""
 
@@ -283,6 +313,14 @@ KINDS: Mapping[RecordKind, KindInfo] = {
     RecordKind.GAP: KindInfo(9, "5y", "none"),
     RecordKind.RECOVERY: KindInfo(10, "5y", "none"),
     RecordKind.RETENTION_CUT: KindInfo(CODE, "5y", "person"),
+    RecordKind.MODE_CHANGE: KindInfo(12, "1y", "none"),
+    RecordKind.FALLBACK: KindInfo(13, "1y", "none"),
+    RecordKind.NEAR_MISS: KindInfo(14, "1y", "none"),
+    RecordKind.VIOLATION: KindInfo(15, "1y", "none"),
+    RecordKind.FAULT_DETECTED: KindInfo(16, "1y", "person"),  # an operator's reason for a stop is a detail
+    RecordKind.HEALTH: KindInfo(17, "6m", "none"),
+    RecordKind.SOFTWARE_CHANGE: KindInfo(18, "5y", "none"),
+    RecordKind.CONFIG_INTERVENTION: KindInfo(19, "5y", "none"),
 }
 
 BY_CODE: Mapping[int, RecordKind] = {info.code: kind for kind, info in KINDS.items()}
@@ -333,7 +371,7 @@ def plain_body(kind: RecordKind, version: int, data: JsonObject, tick: int | Non
     if kind is not RecordKind.DECISION or version < 3:
         return data
     try:
-        return expanded(data, tick, t)
+        return expanded_3(data, tick, t) if version == 3 else expanded(data, tick, t)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a decision: {type(error).__name__}: {error}") from None
 
@@ -364,8 +402,10 @@ def _decision_source(data: JsonObject) -> JsonObject:
 
 UPGRADES: Mapping[tuple[RecordKind, int], Callable[[JsonObject], JsonObject]] = {
     (RecordKind.RUN_OPEN, 1): _unchanged,
+    (RecordKind.EPISODE_OPEN, 1): _unchanged,
     (RecordKind.DECISION, 1): _decision_source,
     (RecordKind.DECISION, 2): _unchanged,
+    (RecordKind.DECISION, 3): _unchanged,  # named alike, see ``plain_body``
 }
 """(kind, n): what makes version n + 1 of version n."""
 

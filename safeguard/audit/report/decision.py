@@ -9,6 +9,7 @@ from math import isfinite
 
 import numpy as np
 
+from safeguard.audit.fold import UNITS, Arrival, Intervention
 from safeguard.audit.records.bodies import (
     CommandBody,
     FilterBody,
@@ -37,7 +38,7 @@ from safeguard.audit.report.parts import (
     table,
     term_list,
 )
-from safeguard.audit.report.summary import MARGINS, Arrival, EpisodeSummary, First, Intervention, RunSummary
+from safeguard.audit.report.summary import EpisodeSummary, RunSummary
 from safeguard.core.enums import Enforcement, FilterStatus, Level, Reference
 from safeguard.core.types import NS_PER_S, Vector
 
@@ -57,13 +58,13 @@ class Target:
     rows: int
 
 
-def before_text(first: First) -> str:
+def before_text(row: Intervention) -> str:
     """What was asked for, in a line of plain text."""
-    if first.arrival is None:
+    if row.arrival is None:
         return "no proposal yet in this episode"
-    proposal, now = first.arrival.proposal, first.body.now
+    proposal, now = row.arrival.proposal, row.body.now
     age = duration_text((now - proposal.t_obs) / NS_PER_S)
-    refused = ", refused on arrival" if first.arrival.refused else ""
+    refused = ", refused on arrival" if row.arrival.refused else ""
     return f"proposal {proposal.seq} of {proposal.source}, {age} old{refused}"
 
 
@@ -115,34 +116,31 @@ def released(body: CommandBody) -> tuple[Vector, str]:
 
 
 def decision_article(run: RunSummary, episode: EpisodeSummary, row: Intervention, anchor: str) -> str:
-    """The decision that began an intervention, as an article that a link with its fragment opens; "" without one."""
-    first = row.first
-    if first is None:
-        return ""
-    body, number = first.body, episode.opened.episode
-    title = f"Episode {number}, tick {row.tick}, {row.start:.3f} s"
+    """The decision that began an intervention, as an article that a link with its fragment opens."""
+    body, number = row.body, episode.opened.episode
+    title = f"Episode {number}, tick {body.tick}, {row.start:.3f} s"
     second = f"{row.start:.6f}"
     whole = command(run, "show", f"--episode {number} --from {second} --to {second} --all --json")
     parts = (
         f'<div class="bar"><h3 id="h-{anchor}">{title} {mode_badge(row.mode)}</h3>'
         f'<a class="close" href="#i-{anchor}">close <kbd>Esc</kbd></a></div>',
         f'<p class="gist">{escape(episode.title)} {shield_badge(episode)}</p>',
-        _story(row, first),
-        _joints(run, episode, first),
+        _story(row),
+        _joints(run, episode, row),
         _margins(row, body.decision.filter),
         _verdicts(body.decision.verdicts),
-        _facts(row, first),
+        _facts(row),
         f'<p class="note">The whole record: {whole}</p>',
     )
     names = f'id="d-{anchor}" tabindex="-1" aria-labelledby="h-{anchor}"'
     return f'<article class="decision" {names}>{"".join(parts)}</article>'
 
 
-def _story(row: Intervention, first: First) -> str:
+def _story(row: Intervention) -> str:
     causes = ", ".join(row.causes) or "none beyond the filter's own limits"
     lines = {
-        "before": escape(before_text(first)),
-        "after": escape(after_text(first.body)),
+        "before": escape(before_text(row)),
+        "after": escape(after_text(row.body)),
         "causes": escape(causes),
         "reason": escape(row.reason or "limits would have been exceeded: see active rows"),
     }
@@ -150,11 +148,11 @@ def _story(row: Intervention, first: First) -> str:
     return f'<dl class="story">{items}</dl>'
 
 
-def _facts(row: Intervention, first: First) -> str:
-    body, result = first.body, first.body.decision.filter
+def _facts(row: Intervention) -> str:
+    body, result = row.body, row.body.decision.filter
     slack = ", ".join(f"{name} by {figure_text(decode_number(amount))}" for name, amount in result.slack)
     facts = {
-        "record": str(first.seq),
+        "record": str(row.first.record.seq),
         "authority": body.decision.authority.value,
         "source": body.decision.source,
         "enforcement": body.decision.enforcement.value.replace("_", " "),
@@ -175,10 +173,10 @@ def _facts(row: Intervention, first: First) -> str:
     return term_list({name: escape(text) for name, text in facts.items()}) + timings
 
 
-def _joints(run: RunSummary, episode: EpisodeSummary, first: First) -> str:
-    body, decision = first.body, first.body.decision
+def _joints(run: RunSummary, episode: EpisodeSummary, row: Intervention) -> str:
+    body, decision = row.body, row.body.decision
     q, v = decode_array(body.observation.state.q), decode_array(body.observation.state.v)
-    target = None if first.arrival is None else target_of(first.arrival, body.now, episode.opened.spec)
+    target = None if row.arrival is None else target_of(row.arrival, body.now, episode.opened.spec)
     sent, what = released(decision.command)
     names = _names(run, max(sent.size, q.size))
     lower, upper, torque = _bounds(run, len(names))
@@ -204,7 +202,7 @@ def _joints(run: RunSummary, episode: EpisodeSummary, first: First) -> str:
         for at, name in enumerate(names)
     ]
     made = table(["joint", *(f"#{head}" for head in columns)], rows, "before and after by joint")
-    return f"<h4>Before and after; red: outside the joint's limit</h4>{made}{_proposal_note(first, target)}"
+    return f"<h4>Before and after; red: outside the joint's limit</h4>{made}{_proposal_note(row, target)}"
 
 
 def _bounds(run: RunSummary, count: int) -> tuple[Vector, Vector, Vector]:
@@ -217,21 +215,21 @@ def _bounds(run: RunSummary, count: int) -> tuple[Vector, Vector, Vector]:
     return lower, upper, torque
 
 
-def _proposal_note(first: First, target: Target | None) -> str:
+def _proposal_note(row: Intervention, target: Target | None) -> str:
     nominal = (
         "What the controller made of the proposal is what was released."
-        if first.body.decision.source == "proposal"
+        if row.body.decision.source == "proposal"
         else "What the controller made of the proposal (the nominal) is not in the journal; effort measures how far "
         "the released motion is from it."
     )
-    if first.arrival is None:
+    if row.arrival is None:
         return '<p class="note">Before: nothing had been proposed in this episode.</p>'
     if target is None:
         return f'<p class="note">Before: the form of the proposal is not recorded. {nominal}</p>'
     place = f"row {target.row + 1} of {target.rows} of the last proposal to arrive"
     if not target.values:
         return f'<p class="note">Before: {place}; it speaks of {AXIS_NAMES}, {escape(target.unit)}. {nominal}</p>'
-    refused = f", refused on arrival: {escape(first.arrival.refused)}" if first.arrival.refused else ""
+    refused = f", refused on arrival: {escape(row.arrival.refused)}" if row.arrival.refused else ""
     return f'<p class="note">Asked: {place}{refused}. {nominal}</p>'
 
 
@@ -254,7 +252,7 @@ def _column(values: Vector, lower: Vector, upper: Vector) -> list[str]:
 
 def _margins(row: Intervention, result: FilterBody) -> str:
     rows: list[str] = []
-    for name, unit in MARGINS.items():
+    for name, unit in UNITS.items():
         now, least = decode_number(getattr(result.margins, name)), row.margins[name]
         where = f" <small>{escape(result.margins.nearest)}</small>" if name == "clearance" else ""
         rows.append(

@@ -96,30 +96,42 @@ def _certificate_facts(run: RunSummary, found: Mapping[str, JsonValue]) -> dict[
 
 
 def calibrations(run: RunSummary) -> str:
-    """The artefacts behind calibrated monitors, and whether they belong to this robot and policy."""
-    listed = configured(run.opened.config, "calibrations")
-    found = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-    if not found:
+    """The artefact behind the monitors' alarms, and whether it belongs to this robot and policy."""
+    made = configured(run.opened.config, "calibration")
+    if not isinstance(made, dict):
         return "<p><b>None: no monitor of this run has a calibrated threshold.</b></p>"
-    head = ("monitor", "#n", "#α", "#threshold", "#horizon, ticks", "#rate, 90 % interval", "made with", "digest")
+    rungs, members = made.get("rungs"), made.get("members")
+    head = ("rung", "score", "#n", "#α", "#threshold", "#rate, 90 % interval")
+    rows = [_rung(one) for one in (rungs if isinstance(rungs, list) else []) if isinstance(one, dict)]
+    origin = made.get("origin")
+    known = origin if isinstance(origin, dict) else {}
+    wanted = {"robot": run.opened.robot.digest, "policy": run.opened.digests.policy}
+    order = made.get("order")
+    p_value = _short(order.get("p_value")) if isinstance(order, dict) else "not tested"
+    facts = {
+        "monitors": ", ".join(_word(m.get("name")) for m in members if isinstance(m, dict))
+        if isinstance(members, list)
+        else "",
+        "made with": ", ".join(f"{'this' if known.get(k) == own else 'another'} {k}" for k, own in wanted.items()),
+        "horizon": f"{_short(made.get('horizon_ticks'))} ticks",
+        "order of the episodes": f"p = {p_value} that it says nothing",
+        "digest": _word(made.get("digest")),
+    }
     note = (
         '<p class="note">n: nominal episodes; α: declared rate of false alarms of one episode; both give the '
-        "threshold. It holds for episodes like those it was made with, no longer than its horizon.</p>"
+        "threshold. It holds for the first alarm of episodes like those it was made with, no longer than the horizon."
+        "</p>"
     )
-    return table(head, [_calibration(run, one) for one in found], "calibrations") + note
+    return table(head, rows, "rungs of the calibration") + facts_table(facts) + note
 
 
-def _calibration(run: RunSummary, one: Mapping[str, JsonValue]) -> str:
+def _rung(one: Mapping[str, JsonValue]) -> str:
     interval = one.get("rate_interval")
     pair = " to ".join(_short(value) for value in interval) if isinstance(interval, list) else NO_NUMBER
-    texts = [_short(one.get(key)) for key in ("n", "alpha", "threshold", "horizon_ticks")]
-    origin = one.get("origin")
-    made = origin if isinstance(origin, dict) else {}
-    wanted = {"robot": run.opened.robot.digest, "policy": run.opened.digests.policy}
-    fits = ", ".join(f"{'this' if made.get(name) == own else 'another'} {name}" for name, own in wanted.items())
+    texts = [_short(one.get(key)) for key in ("n", "alpha", "threshold")]
     return (
-        f'<tr><th scope="row">{escape(_word(one.get("monitor")))}</th>{numbers(map(escape, [*texts, pair]))}'
-        f'<td>{fits}</td><td class="hash">{escape(_word(one.get("digest")))}</td></tr>'
+        f'<tr><th scope="row">{escape(_word(one.get("name")))}</th><td>{escape(_word(one.get("score")))}</td>'
+        f"{numbers(map(escape, [*texts, pair]))}</tr>"
     )
 
 

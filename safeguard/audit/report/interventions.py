@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
+from safeguard.audit.fold import PAUSE_S, Intervention
 from safeguard.audit.report.decision import after_text, before_text, decision_article
 from safeguard.audit.report.parts import NO_NUMBER, command, figure_text, mode_badge, shield_badge
-from safeguard.audit.report.summary import EpisodeSummary, Intervention, RunSummary
+from safeguard.audit.report.summary import EpisodeSummary, RunSummary
 from safeguard.audit.story import scales_of, smallest_of
 from safeguard.core.enums import Mode
 
@@ -44,16 +45,16 @@ class Shown:
 
 def interventions_section(run: RunSummary) -> str:
     """The table with its filters, and a line about what it leaves out."""
-    every = [(episode, row) for episode in run.episodes for row in episode.interventions]
-    if not every:
+    count = sum(episode.acted for episode in run.episodes)
+    if not count:
         return '<p class="note">No interventions: every tick was clean.</p>'
-    shown = _named(_gravest(every, ROWS))
+    shown = _named(_gravest(run.interventions, ROWS))
     whole = _whole(run, shown)
     scales = scales_of(run.limits)
     rows = "".join(_row(run, one, scales, bool(whole.get(one.anchor))) for one in shown)
     head = "".join(f'<th scope="col" class="{style}" data-sort="{name}">{text}</th>' for text, name, style in COLUMNS)
     return (
-        f"{_controls(shown)}{_left_out(run, len(every), len(shown), sum(map(bool, whole.values())))}"
+        f"{_controls(shown)}{_left_out(run, count, len(shown), sum(map(bool, whole.values())))}"
         '<div class="scroll" tabindex="0" role="group" aria-label="interventions">'
         f'<table id="table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
         f'<div id="decisions">{"".join(whole.values())}</div>'
@@ -73,7 +74,7 @@ def _named(chosen: Iterable[tuple[EpisodeSummary, Intervention]]) -> list[Shown]
     shown: list[Shown] = []
     taken: dict[str, int] = {}
     for episode, row in chosen:
-        name = f"{episode.opened.episode}-{row.tick}"
+        name = f"{episode.opened.episode}-{row.body.tick}"
         again = taken[name] = taken.get(name, 0) + 1
         shown.append(Shown(episode, row, name if again == 1 else f"{name}-{again}"))
     return shown
@@ -100,8 +101,9 @@ def _left_out(run: RunSummary, count: int, rows: int, whole: int) -> str:
             f"{command(run, 'show', '--episode N --from S --to S --all --json')}."
         )
     return (
-        f'<p class="note">{text} An intervention is a run of ticks with the same mode, causes and filter status; '
-        "where that is admissible or bypassed, the proposal went out as it was.</p>"
+        f'<p class="note">{text} An intervention is a run of ticks with the same mode, causes and filter status, '
+        f"corrections at most {PAUSE_S:g} s apart; where the filter says admissible or bypassed, the proposal went out "
+        "as it was.</p>"
     )
 
 
@@ -133,7 +135,7 @@ def _row(run: RunSummary, one: Shown, scales: dict[str, float], opens: bool) -> 
     if least is not None and abs(least.value) < float("inf"):
         ratio = f"{least.value / scales[least.name]:.6g}"
         margin = f"{figure_text(least.value, least.unit)}<br><small>{least.name}</small>"
-    before, after = ("", "") if row.first is None else (before_text(row.first), after_text(row.first.body))
+    before, after = before_text(row), after_text(row.body)
     at = f"{row.start:.3f}"
     link = f'<a class="open" href="#d-{one.anchor}" title="open this decision">{at}</a>' if opens else at
     why = "<br>".join(escape(cause) for cause in row.causes)

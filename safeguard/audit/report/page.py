@@ -19,7 +19,7 @@ from safeguard.audit.report.parts import command, count_text, figure_text, shiel
 from safeguard.audit.report.plots import require_matplotlib, write_plots
 from safeguard.audit.report.summary import EpisodeSummary, RunSummary, summarize
 from safeguard.audit.report.trust import assumptions, integrity, not_covered
-from safeguard.core.enums import FilterStatus, Mode
+from safeguard.core.enums import Mode
 
 OUTCOMES: Final = 400
 """Most episodes in the table of outcomes."""
@@ -99,13 +99,14 @@ def _page(run: RunSummary, replay: ReplayVerdict | None) -> str:
 def _lead(run: RunSummary) -> str:
     opened = run.opened
     where = "in simulation" if opened.simulated else "on hardware"
-    ticks = sum(len(episode.t) for episode in run.episodes)
+    ticks = sum(episode.ticks for episode in run.episodes)
     return f"{opened.created_utc} · {len(run.episodes)} episodes {where} · {ticks:,} decisions"
 
 
 def _verdicts(run: RunSummary, replay: ReplayVerdict | None) -> Iterable[str]:
     found = run.integrity
-    proved = f"{found.records:,} records proved. {found.problem}"
+    gone = f"{found.cut:,} of them cut since: see Integrity. " if found.cut else ""
+    proved = f"{found.records:,} records proved. {gone}{found.problem}"
     yield _card("Journal", found.verdict, "good" if found.ok else "idle" if found.sound else "bad", proved)
     if replay is None:
         yield _card("Replay", "not done", "idle", "safeguard audit replay recomputes every decision.")
@@ -129,11 +130,11 @@ def _card(name: str, verdict: str, style: str, text: str) -> str:
 
 def _acted_card(episodes: Sequence[EpisodeSummary]) -> str:
     """How often the shield stepped in, and how far that went."""
-    rows = [row for one in episodes if one.shielded for row in one.interventions]
-    stops = sum(row.status in (FilterStatus.BACKUP, FilterStatus.REFUSED) for row in rows)
-    worst = max((row.mode for row in rows if row.mode is not Mode.BOOT), default=Mode.NOMINAL)
+    shielded = [one for one in episodes if one.shielded]
+    rows, stops = sum(one.acted for one in shielded), sum(one.stops for one in shielded)
+    worst = max((one.worst for one in shielded if one.worst is not Mode.BOOT), default=Mode.NOMINAL)
     text = f"The stop stood in {count_text(stops, 'time')}; worst mode {worst.name}. Only where the shield enforced."
-    return _card("Interventions", f"{len(rows):,}", "idle", text)
+    return _card("Interventions", f"{rows:,}", "idle", text)
 
 
 def _violation_card(name: str, episodes: Sequence[EpisodeSummary]) -> str:
@@ -148,7 +149,7 @@ def _violation_card(name: str, episodes: Sequence[EpisodeSummary]) -> str:
 
 def _watched_card(episodes: Sequence[EpisodeSummary]) -> str:
     """What a shield that enforced nothing would have done: no claim about what happened."""
-    asked = sum(bool(one.interventions) for one in episodes)
+    asked = sum(bool(one.acted) for one in episodes)
     text = "Proposals went out as they were; what is shown is what would have been done. Nothing was guaranteed."
     return _card("Monitor only", f"would have acted in {asked} of {len(episodes)}", "idle", text)
 
@@ -220,7 +221,8 @@ def _group(title: str, episodes: Sequence[EpisodeSummary], columns: Sequence[str
 
 def _cell(key: str, value: JsonValue) -> str:
     bad = _must_be_zero(key) and _amount(value) > 0
-    return f'<td class="n{" bad" if bad else ""}">{_cell_text(key, value)}</td>'
+    style = "t" if isinstance(value, str) else "n bad" if bad else "n"
+    return f'<td class="{style}">{_cell_text(key, value)}</td>'
 
 
 def _cell_text(key: str, value: JsonValue) -> str:

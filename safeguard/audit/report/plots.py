@@ -9,13 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from safeguard.audit.records.decode import decode_number
 from safeguard.audit.records.registry import Limits
-from safeguard.audit.report.summary import EpisodeSummary, RunSummary, Series, Span, thin
+from safeguard.audit.report.curves import Span, Trace
+from safeguard.audit.report.summary import Curves, EpisodeSummary, RunSummary, Series
 from safeguard.core.errors import MissingExtraError
-from safeguard.core.types import Vector
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,25 +43,25 @@ def require_matplotlib() -> None:
 
 
 def write_plots(run: RunSummary, folder: Path) -> list[Path]:
-    """A PNG per episode in ``folder`` (made if missing): joints against limits, modes, clearance, effort."""
+    """A PNG of each drawn episode in ``folder`` (made if missing): joints against limits, modes, clearance, scores."""
     require_matplotlib()
     folder.mkdir(parents=True, exist_ok=True)
-    return [_write(episode, run.limits, folder) for episode in run.episodes if episode.t]
+    return [_write(episode, curves, run.limits, folder) for episode, curves in run.drawn]
 
 
-def _write(episode: EpisodeSummary, limits: Limits | None, folder: Path) -> Path:
+def _write(episode: EpisodeSummary, curves: Curves, limits: Limits | None, folder: Path) -> Path:
     shield = "shield" if episode.shielded else episode.opened.enforcement.value.replace("_", "-")
     name = re.sub(r"[^A-Za-z0-9]+", "-", episode.title).strip("-").lower()
     path = folder / f"{episode.opened.episode:02d}-{name}-{shield}.png"
-    _draw(episode, limits).savefig(path, dpi=DPI)
+    _draw(episode, curves, limits).savefig(path, dpi=DPI)
     return path
 
 
-def _draw(episode: EpisodeSummary, limits: Limits | None) -> Figure:
+def _draw(episode: EpisodeSummary, curves: Curves, limits: Limits | None) -> Figure:
     from matplotlib.figure import Figure
 
-    joints, scored, spans = episode.positions(), episode.scored(), episode.mode_spans()
-    rows = -(-max(joints.shape[1], 1) // COLUMNS)
+    joints, scored, spans = curves.joints, curves.scored(), curves.mode_spans()
+    rows = -(-max(len(joints), 1) // COLUMNS)
     heights = [1.8] * rows + [0.5, 1.4] + [1.4] * len(scored)
     height = sum(heights) + 0.45 * len(heights) + 0.6
     figure = Figure(figsize=(12, height))
@@ -71,15 +69,14 @@ def _draw(episode: EpisodeSummary, limits: Limits | None) -> Figure:
     figure.suptitle(f"{episode.title}, shield {shield}", x=0.04, y=1 - 0.15 / height, ha="left", va="top")
     edges = {"left": 0.04, "right": 0.99, "top": 1 - 0.75 / height, "bottom": 0.25 / height}
     grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights, hspace=0.45, **edges)
-    t = np.array(episode.t)
-    for at in range(joints.shape[1]):
+    for at, trace in enumerate(joints):
         axes = figure.add_subplot(grid[at // COLUMNS, at % COLUMNS])
-        _joint(axes, at, t, joints[:, at], limits)
+        _joint(axes, at, trace, limits)
         _shade(axes, spans)
     _modes(figure.add_subplot(grid[rows, :]), spans, episode.duration)
-    _clearance(figure.add_subplot(grid[rows + 1, :]), episode, limits)
+    _clearance(figure.add_subplot(grid[rows + 1, :]), curves.clearance, spans, limits)
     for at, (name, series) in enumerate(scored.items()):
-        _monitor(figure.add_subplot(grid[rows + 2 + at, :]), name, series, episode)
+        _monitor(figure.add_subplot(grid[rows + 2 + at, :]), name, series, spans)
     return figure
 
 
@@ -98,15 +95,14 @@ def _shade(axes: Axes, spans: list[Span]) -> None:
             axes.axvspan(span.start, span.end, color=MODE_COLOURS[span.label], alpha=0.25, linewidth=0)
 
 
-def _curve(axes: Axes, t: Vector, y: Vector, colour: str = CURVE, style: str = "-") -> None:
-    thin_t, thin_y = thin(t, y)
-    axes.plot(thin_t, thin_y, color=colour, linewidth=1.1, linestyle=style)
+def _curve(axes: Axes, trace: Trace, colour: str = CURVE, style: str = "-") -> None:
+    axes.plot(*trace.points(), color=colour, linewidth=1.1, linestyle=style)
 
 
-def _joint(axes: Axes, at: int, t: Vector, y: Vector, limits: Limits | None) -> None:
+def _joint(axes: Axes, at: int, trace: Trace, limits: Limits | None) -> None:
     known = limits.joints[at] if limits is not None and at < len(limits.joints) else None
     _calm(axes, f"joint {at + 1}, rad" if known is None else f"{known.joint}, rad")
-    _curve(axes, t, y)
+    _curve(axes, trace)
     for value in () if known is None else (known.lower, known.upper):
         axes.axhline(decode_number(value), color=LIMIT, linewidth=1, linestyle="--")
 
@@ -122,18 +118,17 @@ def _modes(axes: Axes, spans: list[Span], duration: float) -> None:
             axes.text(span.start + 0.01 * duration, 0.5, span.label, va="center", fontsize=8)
 
 
-def _clearance(axes: Axes, episode: EpisodeSummary, limits: Limits | None) -> None:
+def _clearance(axes: Axes, trace: Trace, spans: list[Span], limits: Limits | None) -> None:
     _calm(axes, "clearance, m")
-    _curve(axes, np.array(episode.t), np.array(episode.clearance))
+    _curve(axes, trace)
     axes.axhline(0.0, color=LIMIT, linewidth=1, linestyle="--")
     if limits is not None and limits.clearance is not None:
         axes.axhline(decode_number(limits.clearance), color=MARGIN, linewidth=1, linestyle=":")
-    _shade(axes, episode.mode_spans())
+    _shade(axes, spans)
 
 
-def _monitor(axes: Axes, name: str, series: Series, episode: EpisodeSummary) -> None:
+def _monitor(axes: Axes, name: str, series: Series, spans: list[Span]) -> None:
     _calm(axes, f"{name}: score and threshold")
-    t = np.array(episode.t[: len(series.score)])
-    _curve(axes, t, np.array(series.score))
-    _curve(axes, t, np.array(series.threshold), LIMIT, "--")
-    _shade(axes, episode.mode_spans())
+    _curve(axes, series.score)
+    _curve(axes, series.threshold, LIMIT, "--")
+    _shade(axes, spans)

@@ -9,7 +9,7 @@ from math import floor, isfinite, log10
 
 import numpy as np
 
-from safeguard.audit.report.summary import Span, thin
+from safeguard.audit.report.curves import Span, coarse
 from safeguard.core.types import Vector
 
 LANE = 18.0
@@ -66,24 +66,6 @@ class Lane:
     labelled: bool = False
 
 
-def coarse(spans: Iterable[Span], duration: float, parts: int = 300) -> list[Span]:
-    """Spans without repetitions that no eye could tell apart; whatever label there is stays visible where it is.
-
-    Of spans shorter than one of ``parts`` of ``duration``, each part keeps the first of every label.
-    """
-    size = max(duration, 1e-9) / parts
-    seen: set[tuple[int, str]] = set()
-    kept: list[Span] = []
-    for span in spans:
-        place = int(span.start / size), span.label
-        short = span.end - span.start < size
-        if short and place in seen:
-            continue
-        seen.add(place)
-        kept.append(span)
-    return kept
-
-
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers from ``low`` to ``high``, about ``count`` of them (steps of 1, 2 or 5)."""
     span = max(high - low, 1e-12)
@@ -99,11 +81,10 @@ def line_chart(
     rules: Sequence[Rule],
     shades: Sequence[Span],
     label: str,
-    points: int = 600,
 ) -> str:
     """Curves with horizontal rules over time, mode spans as background shading.
 
-    The range holds every finite value and every rule. Curves are thinned to ``points`` without losing a peak.
+    The range holds every finite value and every rule.
     """
     low, high = _range(curves, rules)
 
@@ -117,9 +98,7 @@ def line_chart(
             f'<path class="{rule.style}" d="M{frame.left:.0f} {at:.1f}H{frame.width - frame.right:.0f}">'
             f"<title>{escape(rule.name)}: {rule.value:.4g}</title></path>"
         )
-    for curve in curves:
-        t, y = thin(curve.t, curve.y, points)
-        parts.append(f'<path class="{curve.style}" d="{_path(frame, t, (high, low), y)}"/>')
+    parts += [f'<path class="{curve.style}" d="{_path(frame, curve.t, (high, low), curve.y)}"/>' for curve in curves]
     return _svg(frame, label, parts)
 
 

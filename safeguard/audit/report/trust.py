@@ -11,6 +11,7 @@ from safeguard.audit.report.account import Age, configured
 from safeguard.audit.report.facts import CERTIFICATE
 from safeguard.audit.report.parts import command, count_text, duration_text, facts_table, table
 from safeguard.audit.report.summary import RunSummary
+from safeguard.audit.story import told_cut
 from safeguard.audit.verify import IntegrityVerdict
 from safeguard.core.enums import Enforcement, FilterStatus, Level
 
@@ -58,10 +59,12 @@ def integrity(run: RunSummary) -> str:
         "not covered by a signature": count_text(found.unprotected, "record"),
         "lost": count_text(found.lost, "record"),
         "closed": account.closed.reason if account.closed is not None else "no",
+        "cut since": f"{count_text(found.cut, 'record')}, proved and no longer there" if found.cut else "nothing",
         "Merkle root": found.root or "none",
         "chain value of the last proved record": found.head or "none",
     }
-    losses = [f"records {gap.first} to {gap.last} ({gap.count}): {gap.cause}" for gap in account.gaps]
+    losses = [told_cut(one) for one in run.cut.cuts] if run.cut is not None else []
+    losses += [f"records {gap.first} to {gap.last} ({gap.count}): {gap.cause}" for gap in account.gaps]
     losses += [
         f"taken up again: {one.cut_bytes} bytes cut off, {one.from_ring} records from the ring; {one.reason}"
         for one in account.recoveries
@@ -128,7 +131,7 @@ def _enforcement(run: RunSummary) -> Assumption:
     names = {Enforcement.FULL: "enforced", Enforcement.MONITOR_ONLY: "watched only", Enforcement.OFF: "off"}
     text = ", ".join(f"{names[kind]} in {counts[kind]:,} decisions" for kind in Enforcement if counts[kind])
     if run.account.outside:
-        text += f"; {count_text(run.account.outside, 'decision')} before any episode, not on this page"
+        text += f"; {count_text(run.account.outside, 'decision')} outside any episode, not on this page"
     full = counts[Enforcement.FULL] == run.account.decisions
     return Assumption("the shield enforces", "held" if full else "not held", text or "no decision")
 

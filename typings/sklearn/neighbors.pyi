@@ -1,0 +1,9 @@
+"""What safeguard's tests take from sklearn.neighbors."""
+
+from numpy import float64, intp
+from numpy.typing import NDArray
+
+class NearestNeighbors:
+    def __init__(self, *, n_neighbors: int = 5, metric: str = "minkowski") -> None: ...
+    def fit(self, X: NDArray[float64]) -> NearestNeighbors: ...
+    def kneighbors(self, X: NDArray[float64]) -> tuple[NDArray[float64], NDArray[intp]]: ...
