@@ -21,7 +21,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -125,24 +125,54 @@ def singles(judged: Sequence[Judged]) -> list[Judged]:
     return [one for one in judged if one.method.group in ("monitor", "baseline", "control")]
 
 
+def with_checks(one: Judged, checks: Judged) -> Judged:
+    """``one`` beside the deterministic checks: whichever alarms first."""
+    return replace(
+        one,
+        negative=tuple(_sooner(*pair) for pair in zip(one.negative, checks.negative, strict=True)),
+        positive=tuple(_sooner(*pair) for pair in zip(one.positive, checks.positive, strict=True)),
+    )
+
+
+def _sooner(one: Result, other: Result) -> Result:
+    if other.first is None:
+        return one
+    first = one if one.first is not None and one.first <= other.first else other
+    return replace(first, peak=math.inf)
+
+
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """The joint score against a best single method, which was picked on the same episodes, in its favour."""
+    """The joint score against a best single method, which was picked on the same episodes, in its favour.
+
+    Attributes:
+        against: the single method.
+        best_in: what it is the best in.
+        checks: both stand beside the deterministic checks, as a shield's scores do.
+        found: joint minus single.
+    """
 
     against: str
     best_in: str
+    checks: bool
     found: Comparison
 
 
 def duels(judged: Sequence[Judged]) -> list[Duel]:
     """Against the single method with the best balanced accuracy, and the one with the shortest detection time."""
-    joint = next(one for one in judged if one.method.name == JOINT)
+    by_name = {one.method.name: one for one in judged}
+    rivals, joint, checks = singles(judged), by_name[JOINT], by_name["checks"]
+    beside = [with_checks(one, checks) for one in rivals]
+    return _duels(joint, rivals, False) + _duels(with_checks(joint, checks), beside, True)
+
+
+def _duels(joint: Judged, rivals: Sequence[Judged], checks: bool) -> list[Duel]:
     best = {
-        "balanced accuracy": max(singles(judged), key=lambda one: one.summary.balanced),
-        "detection time": min(singles(judged), key=lambda one: one.summary.detection),
+        "balanced accuracy": max(rivals, key=lambda one: one.summary.balanced),
+        "detection time": min(rivals, key=lambda one: one.summary.detection),
     }
     return [
-        Duel(one.method.name, what, compare((joint.positive, one.positive), (joint.negative, one.negative)))
+        Duel(one.method.name, what, checks, compare((joint.positive, one.positive), (joint.negative, one.negative)))
         for what, one in best.items()
     ]
 
@@ -199,8 +229,9 @@ def told(duel: Duel) -> str:
     """A duel in words."""
     b, d = duel.found.balanced, duel.found.detection
     return (
-        f"{JOINT} − {duel.against} (best single in {duel.best_in}): balanced accuracy {b.value:+.3f} "
-        f"[{b.low:+.3f}, {b.high:+.3f}], T-det {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+        f"{JOINT} − {duel.against}{', each with the checks' if duel.checks else ''} (best single in {duel.best_in}): "
+        f"balanced accuracy {b.value:+.3f} [{b.low:+.3f}, {b.high:+.3f}], "
+        f"detection time {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
     )
 
 

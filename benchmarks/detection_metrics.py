@@ -20,6 +20,7 @@ MISS: Final = 1.0
 """Detection time of a fault that raised no alarm, as a share of what was left of the episode."""
 
 _RESAMPLES: Final = 4000
+_DEALS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,73 @@ def compare(
     return Comparison(
         _interval(float((hit.mean() - false.mean()) / 2.0), balanced), _interval(float(late.mean()), detection)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """A positive episode at any threshold: where the running maximum of its scores rose.
+
+    Attributes:
+        levels, ticks: running maximum after each rise, and the tick of the rise.
+        onset, length: of the episode, ticks.
+    """
+
+    levels: Floats
+    ticks: Floats
+    onset: int
+    length: int
+
+    @classmethod
+    def of(cls, scores: Floats, onset: int) -> Course:
+        """From scores by tick."""
+        highest = np.maximum.accumulate(scores)
+        rises = np.flatnonzero(np.diff(highest, prepend=-np.inf) > 0.0)
+        return cls(highest[rises], rises.astype(np.float64), onset, len(scores))
+
+    def detection(self, thresholds: Floats) -> Floats:
+        """Detection time at each threshold; an alarm before the onset is a miss."""
+        k = np.searchsorted(self.levels, thresholds, side="right")
+        first = np.append(self.ticks, np.inf)[k]
+        time = (first - self.onset) / (self.length - self.onset)
+        return np.where((first < self.onset) | np.isinf(first), np.inf, time)
+
+
+def redrawn(
+    courses: Sequence[Sequence[Course]], nominal: Sequence[Floats], n: int, k: int, seed: int = 0
+) -> list[tuple[Floats, Floats]]:
+    """Balanced accuracy and detection time of every method, over calibrations that might have been.
+
+    The nominal episodes are dealt out anew each time, ``n`` to calibrate on and the others to test, and positives are
+    drawn with replacement; the same for all methods. So what one draw of a threshold is worth cancels out.
+
+    Args:
+        courses: of every method, for the same positives.
+        nominal: largest scores of every method in the same nominal episodes.
+        n, k: episodes to calibrate on, and the rank of the threshold among them, from 1.
+        seed: of the draws.
+
+    Returns:
+        Of every method, shape (draws,) each.
+    """
+    rng = np.random.default_rng(seed)
+    deals = np.stack([rng.permutation(len(nominal[0])) for _ in range(_DEALS)])
+    drawn = rng.integers(len(courses[0]), size=(_DEALS, len(courses[0])))
+    found: list[tuple[Floats, Floats]] = []
+    for own, peaks in zip(courses, nominal, strict=True):
+        dealt = peaks[deals]
+        thresholds = np.sort(dealt[:, :n], axis=1)[:, k - 1]
+        false = (dealt[:, n:] > thresholds[:, None]).mean(axis=1)
+        late = np.stack([course.detection(thresholds) for course in own], axis=1)
+        late = np.take_along_axis(late, drawn, axis=1)
+        hit = np.isfinite(late)
+        found.append(((hit.mean(axis=1) + 1.0 - false) / 2.0, np.where(hit, late, MISS).mean(axis=1)))
+    return found
+
+
+def against(first: tuple[Floats, Floats], second: tuple[Floats, Floats]) -> Comparison:
+    """First minus second in every draw of ``redrawn``: mean and central 95 %."""
+    balanced, detection = first[0] - second[0], first[1] - second[1]
+    return Comparison(_interval(float(balanced.mean()), balanced), _interval(float(detection.mean()), detection))
 
 
 def _difference(pair: Sequence[Sequence[float]]) -> Floats:

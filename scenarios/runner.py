@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import numpy as np
 from pydantic import JsonValue
@@ -169,11 +169,16 @@ def run_episode(
         shield.close()
 
 
+_CARE: Final = frozenset({Cause.MONITOR_WARN, Cause.PERCEPTION_WARN, Cause.TICK_OVERRUN, Cause.UNCALIBRATED})
+"""Causes whose floor in every table is CAUTIOUS at most."""
+
+
 @dataclass(slots=True)
 class Operator:
     """A scripted operator (law 7): acknowledges the start at once, a hold after a dwell of calm.
 
-    Calm is standstill with no cause beyond those that were there at the start. While a hold lasts, the script
+    Calm is standstill with no cause beyond those that were there at the start, and those that only ask for care: an arm
+    that was held half way stands where its policy never stood, and a warning that this is new should not end the work. While a hold lasts, the script
     tries again after every dwell; what it is limited in is how often the body was let go.
 
     Attributes:
@@ -193,7 +198,7 @@ class Operator:
         held, self._held = self._held, decision.mode is Mode.HOLD
         self.releases += held and not self._held
         first = self.acknowledgements == 0
-        calm = self._held and still and (first or self._accepted.issuperset(decision.causes))
+        calm = self._held and still and (first or self._accepted.issuperset(set(decision.causes) - _CARE))
         if not calm or self.releases > self.script.recoveries:
             self._calm_since = None
             return None

@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.detection import Judged, as_json, by_kind, duels, judge, overview, result, singles, told
+from benchmarks import detection
+from benchmarks.detection import (
+    Judged,
+    as_json,
+    by_kind,
+    duels,
+    judge,
+    overview,
+    result,
+    singles,
+    told,
+    with_checks,
+)
 from benchmarks.detection_cache import Sets, jobs, load, save
 from benchmarks.detection_episodes import FAULTS, SHIFTS, Cell, Episode, cells
 from benchmarks.detection_methods import Centres, Distilled, Method, hold, methods
@@ -176,6 +188,28 @@ def test_report_names_every_method(judged: list[Judged]) -> None:
     best = max(one.summary.balanced for one in singles(judged))
     assert next(one for one in judged if one.method.name == fought[0].against).summary.balanced == best
     assert fought[0].against in told(fought[0])
+
+
+def test_checks_are_only_ever_sooner(judged: list[Judged]) -> None:
+    """Beside a check that never speaks a method stays what it is; beside one that always does, it alarms at once."""
+    by_name = {one.method.name: one for one in judged}
+    score = by_name["g_warn"]
+    assert with_checks(score, by_name["never"]).summary == score.summary
+    assert {r.first for r in with_checks(score, by_name["always"]).positive} == {0}
+
+
+def test_command_prints_and_writes_everything(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tables, the JSON and three pictures come out of recorded episodes."""
+    monkeypatch.setattr(detection, "collect", lambda *_: _sets())
+    target = tmp_path / "d.json"
+    monkeypatch.setattr("sys.argv", ["detection.py", "--json", str(target), "--plots", str(tmp_path / "plots")])
+    assert detection.main() == 0
+    assert json.loads(target.read_text())["episodes"] == {"calibration": 40, "nominal": 10, "positive": 5}
+    assert "bal. acc." in capsys.readouterr().out
+    made = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert made == {"detection_roc.png", "detection_time.png", "detection_calibration.png"}
 
 
 def test_threshold_is_the_order_statistic_and_equal_is_no_alarm() -> None:
