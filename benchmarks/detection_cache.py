@@ -163,4 +163,7 @@ def collect(
     record([job for name in wanted for job in wanted[name]], workers, progress)
     clean = Cell("nominal").scenario
     spec = load_policy(clean, RobotModel.load(clean.robot)).spec
-    return Sets(**{name: tuple(load(path, spec) for _, _, path in found) for name, found in wanted.items()})
+    found = {name: tuple(load(path, spec) for _, _, path in files) for name, files in wanted.items()}
+    # As in safeguard.scenarios.calibration: an episode counts only if the referee found nothing.
+    found["calibration"] = tuple(one for one in found["calibration"] if one.trace.outcome is Outcome.CLEAN)
+    return Sets(**found)

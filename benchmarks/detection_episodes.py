@@ -160,7 +160,7 @@ class Shifted:
 def _disturb(policy: Policy, share: float, rng: np.random.Generator) -> None:
     net: Any = cast("Any", policy)._net  # the policy has no public way to be damaged
     for parameter in net.parameters():
-        values = parameter.detach().numpy()
+        values: NDArray[np.float32] = parameter.detach().numpy()
         values += rng.normal(0.0, share * float(values.std()), values.shape).astype(values.dtype)
 
 

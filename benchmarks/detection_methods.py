@@ -11,6 +11,11 @@ learned is learned on the same nominal episodes (role "learn"), and every thresh
 | ``autoencoder`` | Hinton and Salakhutdinov 2006 | reconstruction error of the features, one hidden layer of 16 |
 | ``stac_single`` | Agia et al. 2024, with one sample | squared disagreement of successive chunks, summed up |
 | ``velocity_limit`` | what drives check | largest joint speed that a chunk asks for, as a share of the limit |
+
+New ones are what the tuning episodes suggest and no shield has yet. ``g_warn, effort 0.1``: efforts that differ by
+less than 0.1 mean the same (registered: 0.001, and nominal efforts up to 0.02 use up a third of the rate).
+``overlap_cusum``: the disagreement of successive chunks beyond its median in the learned episodes, summed, never below
+0 (Page 1954). ``… + cusum``: that as another action monitor. ``effort, residual, cusum``: these three and no others.
 """
 
 from __future__ import annotations
@@ -27,14 +32,14 @@ from benchmarks.detection_metrics import Floats
 from safeguard.core.types import Vector
 from safeguard.monitors.calibration import Member, role
 from safeguard.monitors.embedding import learn
-from safeguard.monitors.joint import Joint
+from safeguard.monitors.joint import Joint, Witness
 from safeguard.monitors.motion import JointMotion
 from safeguard.monitors.normal import RankScale
 from safeguard.monitors.registry import monitors
 from safeguard.scenarios.calibration import full_scores, with_arrays
 
-Group = Literal["joint", "monitor", "baseline", "control", "shield"]
-"""A "shield" row stands outside the comparison: deterministic checks are not calibrated."""
+Group = Literal["joint", "monitor", "baseline", "control", "new joint", "new monitor", "shield"]
+"""Joint scores are compared with monitors, baselines and controls; deterministic checks are not calibrated."""
 
 Score = Callable[[Episode], Floats]
 
@@ -61,6 +66,10 @@ def methods(calibration: Sequence[Episode], *, debounce: tuple[int, int] | None 
     scaled = [episode for k, episode in enumerate(calibration) if role(k) == "scale"]
     features = np.concatenate([_features(episode) for episode in learned])
     ours = Ours(features, scaled, debounce)
+    cusum = Cusum(learned)
+    coarse = Ours(features, scaled, debounce, coarse=True)
+    wider = Ours(features, scaled, debounce, coarse=True, extra=cusum)
+    small = Ours(features, scaled, debounce, coarse=True, extra=cusum, only=("shield_effort", "model_residual"))
     found = [
         Method("g_warn", "joint", lambda e: ours(e)["g_warn"]),
         Method("g_act", "joint", lambda e: ours(e)["g_act"]),
@@ -78,6 +87,10 @@ def methods(calibration: Sequence[Episode], *, debounce: tuple[int, int] | None 
         Method("random", "control", _random),
         Method("always", "control", lambda e: np.ones(e.ticks), 0.0),
         Method("never", "control", lambda e: np.zeros(e.ticks), 0.0),
+        Method("overlap_cusum", "new monitor", cusum),
+        Method("g_warn, effort 0.1", "new joint", lambda e: coarse(e)["g_warn"]),
+        Method("g_warn, effort 0.1 + cusum", "new joint", lambda e: wider(e)["g_warn"]),
+        Method("effort, residual, cusum", "new joint", lambda e: small(e)["g_warn"]),
         Method("checks", "shield", lambda e: np.where(e.checked, 1.0, 0.0), 0.0),
         Method("checks or g_warn", "shield", lambda e: np.where(e.checked, np.inf, ours(e)["g_warn"])),
     ]
@@ -87,26 +100,53 @@ def methods(calibration: Sequence[Episode], *, debounce: tuple[int, int] | None 
 # -- ours -----------------------------------------------------------------------------------------------
 
 
+_COARSE: Final = 0.1
+
+
 class Ours:
     """Scores of every registered monitor and the joint scores, as a shield would have them.
 
     A monitor without a score (NaN) is an alarm by itself (law 5), so that counts as infinite.
+
+    Args:
+        features: of the learned episodes, a row for every proposal.
+        scaled: episodes that scale the scores.
+        debounce: m and n of the joint score, if not the default.
+        extra: one more action monitor.
+        only: the registered monitors that take part, if not all.
+        coarse: small efforts of the filter mean nothing.
     """
 
-    def __init__(self, features: Vector, scaled: Sequence[Episode], debounce: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        features: Vector,
+        scaled: Sequence[Episode],
+        debounce: tuple[int, int] | None = None,
+        *,
+        extra: Score | None = None,
+        only: Sequence[str] | None = None,
+        coarse: bool = False,
+    ) -> None:
+        self._extra = extra
         plain = scaled[0].trace.setting
         self._setting = with_arrays(plain, learn(features))
         self._debounce = debounce or plain.config.debounce
-        entries = [entry for entry, _ in monitors(self._setting)]
-        scores = [full_scores(episode.trace, self._setting) for episode in scaled]
+        entries = [entry for entry, _ in monitors(self._setting) if only is None or entry.name in only]
+        coarser = {"shield_effort": _COARSE} if coarse else {}
+        parts: list[tuple[str, Witness, float]] = [
+            (entry.name, entry.witness, coarser.get(entry.name, entry.resolution)) for entry in entries
+        ]
+        if extra is not None:
+            parts.append(("overlap_cusum", "action", 1e-2))
+        scores = [self._raw(episode) for episode in scaled]
         self._members = [
             Member(
-                name=entry.name,
-                witness=entry.witness,
-                resolution=entry.resolution,
-                maxima=tuple(sorted(float(trace[entry.name].max()) for trace in scores)),
+                name=name,
+                witness=witness,
+                resolution=resolution,
+                maxima=tuple(sorted(float(trace[name].max()) for trace in scores)),
             )
-            for entry in entries
+            for name, witness, resolution in parts
         ]
         self._kept: dict[tuple[str, int], Mapping[str, Floats]] = {}
 
@@ -122,8 +162,12 @@ class Ours:
             self._kept[key] = self._scores(episode)
         return self._kept[key]
 
-    def _scores(self, episode: Episode) -> Mapping[str, Floats]:
+    def _raw(self, episode: Episode) -> dict[str, Vector]:
         raw = full_scores(episode.trace, self._setting)
+        return raw if self._extra is None else {**raw, "overlap_cusum": self._extra(episode)}
+
+    def _scores(self, episode: Episode) -> Mapping[str, Floats]:
+        raw = self._raw(episode)
         columns = [self._z(member, raw[member.name]) for member in self._members]
         joint = Joint([member.witness for member in self._members], self._debounce)
         folded = np.array([joint.fold(row) for row in zip(*columns, strict=True)])
@@ -270,11 +314,28 @@ class Centres:
 
 def _stac(episode: Episode) -> Floats:
     """The monitor's own distance between chunks, squared where a new one arrived, and summed up."""
-    errors = episode.trace.scores["overlap_error"]
-    added = np.zeros(episode.ticks)
+    return hold(episode, np.cumsum(np.square(_errors(episode))))
+
+
+class Cusum:
+    """How long and how far the disagreement of successive chunks has been above its median in learned episodes."""
+
+    def __init__(self, learned: Sequence[Episode]) -> None:
+        self._usual = float(np.median(np.concatenate([_errors(episode) for episode in learned])))
+
+    def __call__(self, episode: Episode) -> Floats:
+        """Shape (ticks,)."""
+        level, levels = 0.0, list[float]()
+        for error in _errors(episode).tolist():
+            level = max(0.0, level + error - self._usual)
+            levels.append(level)
+        return hold(episode, np.array(levels))
+
+
+def _errors(episode: Episode) -> Floats:
+    """The monitor's distance of every followed chunk to the one before."""
     arrivals = [tick for tick, _ in episode.trace.followed]
-    added[arrivals] = np.square(errors[arrivals])
-    return np.asarray(np.cumsum(added))
+    return np.asarray(episode.trace.scores["overlap_error"][arrivals])
 
 
 def _velocity(episode: Episode) -> Floats:

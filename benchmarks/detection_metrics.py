@@ -207,7 +207,7 @@ class Course:
     def of(cls, scores: Floats, onset: int) -> Course:
         """From scores by tick."""
         highest = np.maximum.accumulate(scores)
-        rises = np.flatnonzero(np.diff(highest, prepend=-np.inf) > 0.0)
+        rises = np.flatnonzero(np.concatenate([[True], highest[1:] > highest[:-1]]))
         return cls(highest[rises], rises.astype(np.float64), onset, len(scores))
 
     def detection(self, thresholds: Floats) -> Floats:

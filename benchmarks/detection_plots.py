@@ -61,7 +61,9 @@ def _roc(axes: Any, judged: Sequence[Judged]) -> None:
     axes.set(xlabel="nominal episodes above the threshold", ylabel="faulty episodes above the threshold")
     axes.set(xlim=(-0.005, 0.5), ylim=(0, 1.01))
     axes.set_title("Largest score of an episode, all equally long; dots: declared rate 0.10", loc="left", fontsize=10)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), title="area under the whole curve")
+    axes.legend(
+        frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), title="area under the whole curve", alignment="left"
+    )
 
 
 def _time(axes: Any, judged: Sequence[Judged]) -> None:
@@ -76,7 +78,9 @@ def _time(axes: Any, judged: Sequence[Judged]) -> None:
     axes.set(xlabel="time since the onset, share of what was left of the episode", ylabel="share detected")
     axes.set(xlim=(0, 1), ylim=(0, 1.01))
     axes.set_title("First alarm after the onset, at a declared rate of 0.10", loc="left", fontsize=10)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), title="mean time, a miss is 1")
+    axes.legend(
+        frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), title="mean time, a miss is 1", alignment="left"
+    )
 
 
 def _calibration(axes: Any, judged: Sequence[Judged]) -> None:

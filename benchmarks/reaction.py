@@ -70,7 +70,7 @@ class Bench(Lab):
         self.guest, self.onset = Guest(), 0
         port = InlinePort(self.guest, latency=self.guest.latency)
         super().__init__(port)
-        made = artefact(60, HORIZON, size=0.3)
+        made = artefact(300, HORIZON, size=2.0)
         config, audit = CONFIG.model_copy(update={"real_time": True}), AuditConfig.of(folder, real_time=False)
         self.shield = Shield(
             panda(), port, strategy=strategy, period=PERIOD, config=config, audit=audit, calibration=made
@@ -154,7 +154,9 @@ FAULTS: Final[dict[Cause, Fault]] = {
     Cause.FILTER_FAILED: _filter(status=FilterStatus.BACKUP, source="backup", refusal="planted"),
     Cause.FILTER_SLACK: _filter(slack=(("planted", 0.01),)),
     Cause.BACKUP_REFUSED: _filter(status=FilterStatus.REFUSED, refusal="planted"),
-    Cause.EFFORT_WARN: _filter(effort=1e3),
+    Cause.MONITOR_WARN: _filter(effort=1e3),
+    Cause.MONITOR_DEGRADE: _filter(effort=1e3),
+    Cause.MONITOR_STOP: _filter(effort=1e3),
     Cause.UNCALIBRATED: lambda lab: None,  # its horizon passes
     Cause.AUDIT_FAILED: _closed,
     Cause.OPERATOR_STOP: lambda lab: lab.shield.stop(operator="bench", reason="planted", simulated=True),

@@ -154,9 +154,13 @@ class Bank:
         elif not self._alarmed:  # what comes after an alarm is no longer a nominal episode
             self._largest = max(self._largest, warn)
             self._alarmed = self._alarms[0].alarms(warn)
-        blame = self._blame(z) if self._alarms[0].alarms(warn) or self._alarms[1].alarms(act) else ""
-        first, *others = self._alarms
-        return (first.judge(warn, blame, void), *(alarm.judge(act, blame, void) for alarm in others))
+        scores = (warn, act, act)
+        loud = [alarm for alarm, score in zip(self._alarms, scores, strict=True) if alarm.alarms(score)]
+        blame = self._blame(z) if loud else ""
+        return tuple(  # the gravest says who raised it
+            alarm.judge(score, blame if loud and alarm is loud[-1] else "", void)
+            for alarm, score in zip(self._alarms, scores, strict=True)
+        )
 
     def _blame(self, z: list[float]) -> str:
         loudest = sorted(zip(z, self._names, strict=True), reverse=True)[:_BLAMED]

@@ -10,7 +10,7 @@ import numpy as np
 
 from safeguard.core.enums import Reference
 from safeguard.core.errors import ConfigError
-from safeguard.core.types import NS_PER_S, ActionSpec, Proposal, Vector, frozen_array
+from safeguard.core.types import NS_PER_S, ActionSpec, Indices, Proposal, Vector, frozen_array
 
 _UNITS: Final[Mapping[Reference, tuple[str, ...]]] = {
     Reference.ABSOLUTE: ("rad", "m"),
@@ -36,12 +36,14 @@ class JointMotion:
         reference: what they refer to.
         row_ns: from one row to the next, ns.
         unit: by which a row is divided, shape (columns,).
+        order: columns in the order of the robot's joints, so that sums over them do not depend on the policy's order.
     """
 
     shape: tuple[int, int]
     reference: Reference
     row_ns: float
     unit: Vector
+    order: Indices
 
     @classmethod
     def of(cls, spec: ActionSpec, joints: Sequence[str], v_max: Vector) -> JointMotion:
@@ -57,7 +59,8 @@ class JointMotion:
             raise ConfigError(f"{spec.reference.value} actions in {spec.unit!r} are not joint motion")
         limit = v_max[[joints.index(joint) for joint in spec.joints]]
         unit = frozen_array(limit if spec.reference is Reference.VELOCITY else limit / spec.rate_hz)
-        return cls((spec.chunk, len(spec.joints)), spec.reference, NS_PER_S / spec.rate_hz, unit)
+        order = np.argsort([joints.index(joint) for joint in spec.joints])
+        return cls((spec.chunk, len(spec.joints)), spec.reference, NS_PER_S / spec.rate_hz, unit, order)
 
     @property
     def places(self) -> bool:
@@ -66,7 +69,7 @@ class JointMotion:
 
     def rows(self, proposal: Proposal) -> Vector | None:
         """Its actions in these units, shape (chunk, columns); None for another shape."""
-        return proposal.actions / self.unit if proposal.actions.shape == self.shape else None
+        return (proposal.actions / self.unit)[:, self.order] if proposal.actions.shape == self.shape else None
 
     def speeds(self, rows: Vector) -> Vector:
         """Speeds that ``rows`` ask for, in shares of the limit; of positions they are one fewer than rows."""

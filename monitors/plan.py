@@ -22,6 +22,7 @@ Verdicts: TypeAlias = tuple[Verdict, ...]
 
 _JUMP: Final = passed("plan.jump")
 _NO_START: Final = unproven("plan.jump", "the way to the first row was not looked at: nothing says where it starts")
+_SET_POINT: Final = unproven("plan.jump", "a single row is a set point, which may be far away, and no plan")
 
 _UNITS: Final = {
     Reference.ABSOLUTE: ("rad", "m"),
@@ -127,7 +128,7 @@ class PlanSanity:
         """|step| ≤ factor · v_max · T; so is the way to the first row, where rows say where the joints are to be.
 
         That way has more room where the row is further than T from the state in time. Targets of a drive may lead the
-        joints by design, so theirs is not looked at.
+        joints by design, so theirs is not looked at; nor is the way to a single row, a set point and no plan.
         """
         start, span, good = self._start(rows, t_obs, state)
         if start is None:
@@ -137,7 +138,7 @@ class PlanSanity:
             bounds = self._jump[None, :].repeat(len(sizes), axis=0)
             bounds[0] *= span
         if (sizes <= bounds).all():
-            return good if len(sizes) else _NO_START
+            return good
         k, joint = _worst(sizes / bounds)
         row, size, bound = k + self._spec.chunk - len(sizes), float(sizes[k, joint]), float(bounds[k, joint])
         detail = f"{self._joints[joint]} is to move {size:g} {self._unit} to row {row}, limit {bound:g} {self._unit}"
@@ -147,6 +148,8 @@ class PlanSanity:
         """(way to the first row, its time in row periods, verdict if all is well)."""
         if self._spec.reference is Reference.CHUNK_RELATIVE:
             return rows[0], 1.0, _JUMP
+        if self._spec.chunk == 1 and self._spec.reference in _PLACES:
+            return None, 1.0, _SET_POINT
         if self._spec.reference is not Reference.ABSOLUTE:
             return None, 1.0, _JUMP
         if state is None or state.q.shape != rows[0].shape or not np.isfinite(state.q).all():

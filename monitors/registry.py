@@ -172,7 +172,7 @@ REGISTRY: Final[tuple[Entry, ...]] = (
         name="shield_effort",
         witness="effort",
         budget_us=3.0,
-        resolution=1e-3,
+        resolution=0.1,
         make=lambda setting: ShieldEffort(setting.period, setting.config.effort_tau_s),
         trip=_corrected,
     ),

@@ -178,8 +178,9 @@ class Operator:
     """A scripted operator (law 7): acknowledges the start at once, a hold after a dwell of calm.
 
     Calm is standstill with no cause beyond those that were there at the start, and those that only ask for care: an arm
-    that was held half way stands where its policy never stood, and a warning that this is new should not end the work. While a hold lasts, the script
-    tries again after every dwell; what it is limited in is how often the body was let go.
+    that was held half way stands where its policy never stood, and a warning that this is new should not end the work.
+    While a hold lasts, the script tries again after every dwell; what it is limited in is how often the body was let
+    go.
 
     Attributes:
         acknowledgements: given so far, taken or not.

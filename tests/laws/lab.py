@@ -35,6 +35,7 @@ from safeguard.core.types import (
     Vector,
 )
 from safeguard.monitors import Calibration, calibrate
+from safeguard.monitors.joint import Witness
 from safeguard.monitors.registry import monitors
 from safeguard.policies import as_policy
 from safeguard.shield import Shield
@@ -218,7 +219,9 @@ def outcome(decision: Decision) -> bytes:
 
 def artefact(count: int, horizon: int = 10**6, size: float = 1.0) -> Calibration:
     """A calibration of the laboratory's monitors: ``count`` episodes with shield efforts from ``size`` on."""
-    members = [(entry.name, entry.witness, entry.resolution) for entry, _ in monitors(Lab().shield.bank.setting)]
+    members: list[tuple[str, Witness, float]] = [
+        (entry.name, entry.witness, entry.resolution) for entry, _ in monitors(Lab().shield.bank.setting)
+    ]
     order = np.random.default_rng(1).permutation(count + -(-count // 4))  # rising sizes would be a drift
     sizes = {"shield_effort": size, "reversal_rate": 0.5}  # a rate is at most 1, whatever happens
     traces = [{name: np.full(5, sizes.get(name, 5.0) * (1.0 + 1e-3 * i)) for name, _, _ in members} for i in order]

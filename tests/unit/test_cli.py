@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer.core
 import typer.main
@@ -16,7 +17,7 @@ from safeguard import cli
 from safeguard.audit import verify_run
 from safeguard.audit.journal import frames
 from safeguard.core.enums import Enforcement, RecordKind
-from safeguard.monitors import Calibration
+from safeguard.monitors import Calibration, calibrate
 from safeguard.replay import replay_run
 from safeguard.scenarios import runner
 from safeguard.scenarios.scenario import library, load_scenario
@@ -367,22 +368,28 @@ def test_audit_report(own_run: Path, safeguard: Call) -> None:
 
 
 def test_calibrate_too_few_episodes(safeguard: Call, tmp_path: Path) -> None:
-    """Too few episodes leave an artefact without a threshold, and that is not success."""
+    """Too few episodes leave rungs without a threshold; the artefact says so, and that is not success."""
     (tmp_path / "own.yaml").write_text("name: own\npolicy: push_expert\nduration_s: 0.1\n")
-    done = safeguard("calibrate", "own.yaml", "--episodes", "2", "--out", "own.json", "--json")
+    done = safeguard("calibrate", "own.yaml", "--episodes", "6", "--out", "own.json", "--json")
     assert done.code == cli.FAILED
-    assert (done.data["n"], done.data["threshold"]) == (2, None)
+    assert [(rung["n"], rung["threshold"]) for rung in done.data["rungs"]] == [(4, None)] * 3
     assert Calibration.load(tmp_path / "own.json").digest == done.data["digest"]
-    told = safeguard("calibrate", "own.yaml", "--episodes", "1", "--out", "own.json")
-    assert "too few episodes" in told.said
 
 
-def test_calibrate_enough_episodes(safeguard: Call, tmp_path: Path) -> None:
-    """With enough for the declared rate there is a threshold, and the true rate's interval is told."""
-    (tmp_path / "own.yaml").write_text("name: own\npolicy: push_expert\nduration_s: 0.1\n")
-    done = safeguard("calibrate", "own.yaml", "--episodes", "2", "--alpha", "0.4", "--out", "own.json")
-    assert done.code == cli.OK
-    assert "true false-alarm rate" in done.said
+@pytest.mark.parametrize(("episodes", "code"), [(75, cli.FAILED), (250, cli.OK)])
+def test_calibrate_tells_its_rungs(safeguard: Call, monkeypatch: Patch, episodes: int, code: int) -> None:
+    """A table of the rungs; the stop rung is missing with 60 calibration episodes and there with 200."""
+    rng = np.random.default_rng(3)
+    traces = [{"tremor": np.abs(np.cumsum(rng.normal(size=50)))} for _ in range(episodes)]
+
+    def made(*_: object, **__: object) -> Calibration:
+        return calibrate(traces, [("tremor", "action", 1e-3)])
+
+    monkeypatch.setattr("safeguard.scenarios.calibration.calibrate_scenario", made)
+    done = safeguard("calibrate", "clean", "--out", "own.json")
+    assert done.code == code
+    assert all(name in done.said for name in ("warn", "degrade", "stop", "g_act", "true rate"))
+    assert ("stop is uncalibrated: 60 episodes, at least 199" in done.said) is (code == cli.FAILED)
 
 
 def test_bench(safeguard: Call, tmp_path: Path, monkeypatch: Patch) -> None:

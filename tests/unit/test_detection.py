@@ -15,17 +15,28 @@ from benchmarks.detection import (
     as_json,
     by_kind,
     duels,
+    fights,
     judge,
     overview,
     result,
     singles,
-    told,
     with_checks,
 )
 from benchmarks.detection_cache import Sets, jobs, load, save
 from benchmarks.detection_episodes import FAULTS, SHIFTS, Cell, Episode, cells
-from benchmarks.detection_methods import Centres, Distilled, Method, hold, methods
-from benchmarks.detection_metrics import MISS, Result, auc, clopper_pearson, compare, roc, summary
+from benchmarks.detection_methods import Autoencoder, Centres, Distilled, Method, hold, methods
+from benchmarks.detection_metrics import (
+    MISS,
+    Course,
+    Result,
+    against,
+    auc,
+    clopper_pearson,
+    compare,
+    redrawn,
+    roc,
+    summary,
+)
 from safeguard.core.config import ShieldConfig
 from safeguard.core.enums import Reference
 from safeguard.core.types import ActionSpec, Proposal
@@ -116,6 +127,30 @@ def test_bootstrap_of_a_method_with_itself_is_nothing() -> None:
     assert (found.balanced.low, found.balanced.high, found.detection.low, found.detection.high) == (0.0,) * 4
 
 
+@given(st.lists(st.integers(0, 6).map(float), min_size=12, max_size=12), st.integers(0, 6).map(float))
+def test_course_knows_the_first_alarm_of_every_threshold(scores: list[float], threshold: float) -> None:
+    """Its detection time is that of the first tick above the threshold, found by looking at every tick."""
+    above = [tick for tick, score in enumerate(scores) if score > threshold]
+    direct = Result(max(scores), above[0] if above else None, onset=4, ticks=12)
+    found = Course.of(np.array(scores), 4).detection(np.array([threshold]))[0]
+    assert math.isfinite(found) is direct.hit
+    assert not direct.hit or found == direct.detection
+
+
+def test_redrawn_calibrations_keep_the_declared_rate_and_the_better_method() -> None:
+    """A useless score comes to a balanced accuracy of a half in the mean, and a perfect one to 1 less half of alpha."""
+    rng = np.random.default_rng(0)
+    nominal = [rng.random(200), rng.random(200)]
+    useless = [Course.of(np.maximum.accumulate(rng.random(1)) * np.ones(10), 0) for _ in range(400)]
+    perfect = [Course.of(np.full(10, 2.0), 0)] * 400
+    (half, slow), (full, quick) = redrawn([useless, perfect], nominal, 109, 99)
+    assert half.mean() == pytest.approx(0.5, abs=0.02)
+    assert full.mean() == pytest.approx(0.95, abs=0.01)
+    assert (quick == 0.0).all()
+    found = against((full, quick), (half, slow))
+    assert found.balanced.low > 0.0 > found.detection.high
+
+
 def test_every_fault_and_shift_has_a_cell_and_no_number_occurs_twice(tmp_path: Path) -> None:
     """All kinds get the same number of episodes, and sets share no episode."""
     wanted = jobs({"calibration": 20, "nominal": 10, "tuning_nominal": 10}, 4, 2, tmp_path)
@@ -187,7 +222,11 @@ def test_report_names_every_method(judged: list[Judged]) -> None:
     assert overview(judged).row_count == by_kind(judged).row_count == len(judged)
     best = max(one.summary.balanced for one in singles(judged))
     assert next(one for one in judged if one.method.name == fought[0].against).summary.balanced == best
-    assert fought[0].against in told(fought[0])
+    assert {duel.joint for duel in fought} == {
+        "g_warn",
+        *(one.method.name for one in judged if one.method.group == "new joint"),
+    }
+    assert fights(fought).row_count == len(fought)
 
 
 def test_checks_are_only_ever_sooner(judged: list[Judged]) -> None:
@@ -202,7 +241,11 @@ def test_command_prints_and_writes_everything(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The tables, the JSON and three pictures come out of recorded episodes."""
-    monkeypatch.setattr(detection, "collect", lambda *_: _sets())
+
+    def collected(*_: object) -> Sets:
+        return _sets()
+
+    monkeypatch.setattr(detection, "collect", collected)
     target = tmp_path / "d.json"
     monkeypatch.setattr("sys.argv", ["detection.py", "--json", str(target), "--plots", str(tmp_path / "plots")])
     assert detection.main() == 0
@@ -245,8 +288,8 @@ def test_held_values_say_nothing_of_the_future() -> None:
     assert held[: 2 * EVERY].tolist() == [0.0] * EVERY + [1.0] * EVERY
 
 
-def test_distilled_and_centres_know_what_they_learned() -> None:
+def test_networks_and_centres_know_what_they_learned() -> None:
     """Points like the learned ones score less than points far away."""
     x = np.random.default_rng(0).normal(size=(300, 6))
-    for method in (Distilled(x), Centres(x)):
+    for method in (Distilled(x), Centres(x), Autoencoder(x)):
         assert method(x).mean() < 0.3 * method(x + 6.0).mean()

@@ -96,7 +96,8 @@ def test_what_lasts_climbs_the_rungs(monkeypatch: pytest.MonkeyPatch) -> None:
     last = seen[-1]
     assert (last["warn"].cause, last["degrade"].cause) == (Cause.MONITOR_WARN, Cause.MONITOR_DEGRADE)
     assert last["stop"].cause is Cause.MONITOR_STOP
-    assert last["warn"].detail.startswith("shield_effort z = ")
+    assert last["stop"].detail.startswith("shield_effort z = ")
+    assert (last["warn"].detail, last["degrade"].detail) == ("", ""), "said once, by the gravest"
     assert last["warn"].p_value == pytest.approx(1 / 301)
 
 

@@ -196,9 +196,10 @@ def test_what_is_no_joint_motion_is_not_evaluated(reference: Reference, unit: st
 
 
 def test_what_is_too_short_to_be_judged_is_unproven() -> None:
-    """One row has no curvature; five have no five reversals; targets of one row have nothing at all."""
-    one = checked(rows=1).check(chunk([[0.1, 0.1]]), at([0.0, 0.0]))
-    assert [verdict.level for verdict in one] == [Level.OK, Level.UNPROVEN, Level.UNPROVEN]
+    """A single place is a set point, however far; six rows have no five reversals."""
+    one = checked(rows=1).check(chunk([[9.0, 9.0]]), at([0.0, 0.0]))
+    assert {verdict.level for verdict in one} == {Level.UNPROVEN}
+    assert "set point" in one[0].detail
     few = checked(rows=6).check(chunk(np.zeros((6, 2))), at([0.0, 0.0]))
     assert [verdict.level for verdict in few] == [Level.OK, Level.OK, Level.UNPROVEN]
     target = checked(Reference.PD_TARGET, rows=1).check(chunk([[0.1, 0.1]]), at([0.0, 0.0]))

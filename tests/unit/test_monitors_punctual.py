@@ -108,13 +108,13 @@ def test_a_silence_is_over_with_the_chunk_that_ends_it() -> None:
     assert alarms(verdicts) == [*range(372, 1000, 2), *range(1452, 1500, 2)]
 
 
-def test_every_third_chunk_missing_is_late_at_the_fourth_miss() -> None:
+def test_every_third_chunk_missing_is_late_at_the_fifth_miss() -> None:
     """Although there is never more than one miss in a row; with every eighth missing there is no alarm."""
     third = [20 + 100 * k for k in range(60) if k % 3 != 2]
     found = play(third, 6000)
     first = alarms(found)[0]
-    assert first == 20 + 100 * 10 + 152
-    assert found[first // 2].detail.startswith("4 of the last 20 chunks were late or missing, at most 3 may be")
+    assert first == 20 + 100 * 13 + 152
+    assert found[first // 2].detail.startswith("5 of the last 20 chunks were late or missing, at most 4 may be")
     eighth = [20 + 100 * k for k in range(60) if k % 8 != 7]
     assert alarms(play(eighth, 6000)) == []
 

@@ -104,7 +104,7 @@ def test_a_divergence_tells_what_stood_around_it(run: Path) -> None:
     assert found.delta is not None
     assert found.delta.absolute == pytest.approx(0.01, abs=1e-4)
     assert found.delta.ulps > 1e6
-    outline = Outline("CAUTIOUS", ("uncalibrated",), "corrected", "qp")
+    outline = Outline("CAUTIOUS", ("monitor_warn", "uncalibrated"), "corrected", "qp")
     assert (found.recorded, found.recomputed, found.previous) == (outline, outline, outline)
     lines = list(found.lines())
     assert lines[0] == f"episode 0, tick {TICK}, 0.260 s (record {found.seq}) differs in the stage filter"
