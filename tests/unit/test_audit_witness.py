@@ -85,9 +85,11 @@ def test_a_refusal_is_told_and_tried_again() -> None:
 
 def test_the_end_does_not_wait_for_ever() -> None:
     """A witness that never answers, or refuses to the last, is told at the end, within a bound."""
-    silent = Witness(Slow())
+    never = Slow()
+    silent = Witness(never)
     silent(b"last")
     assert silent.close(time.monotonic() + 0.05) == "the last checkpoint was not taken in time"
+    never.let.set()  # its thread must not outlive the test
     refusing = Slow(refusals=10**6)
     refusing.let.set()
     told = Witness(refusing)
