@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test golden soak check format reference lock clean
+.PHONY: help setup demo test golden soak rtamt check format reference lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,6 +26,9 @@ soak: setup  ## the filter against adversaries in MuJoCo: 104,000 ticks, four ro
 	$(BIN)/python benchmarks/soak.py --robot ur10 --ticks 26000 --dt 0.005 --workers 2
 	$(BIN)/python benchmarks/soak.py --robot so101 --ticks 26000 --workers 2
 	$(BIN)/python benchmarks/soak.py --robot g1 --ticks 26000 --workers 2
+
+rtamt: setup  ## temporal logic beside rtamt, which is installed in a folder of its own
+	@scripts/rtamt
 
 check: setup  ## lint, format, layers, types, generated pages: everything but the tests
 	$(BIN)/ruff check .

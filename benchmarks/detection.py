@@ -10,9 +10,22 @@ score acts on anything; the deterministic checks do. Only the first alarm counts
 and not a hit; otherwise its detection time is the share of the time from onset to end that had gone by, and 1.0 for a
 miss. Actionable: the alarm came early enough for a stop (at the speeds and acceleration limits of its tick) to end
 before the hazard that the same episode without a shield ran into, or where there was none, before the scenario's FTTI.
+False alarms an hour are nominal episodes with an alarm, over their length.
 
 A threshold is one draw, and its rate is 0.10 only in the mean. "redrawn" is the mean over 1000 ways to deal the nominal
-episodes out to calibration and test. Designs were chosen on other episodes (``Sets.tuning_*``), never on these.
+episodes out to calibration and test.
+
+Fixed before the episodes of the report (numbers 50,000 on and 200,000 on) were simulated, on others (``--tuning
+--episodes 10 --nominal 250``), with accuracy and time redrawn:
+
+- The set: the eight registered monitors. ``overlap_cusum`` alone only warns: at the rates of degrade and stop it would
+  act in 97 % of the episodes that come to no harm instead of 37 %, and what it has summed up outlasts its cause.
+- The rules: thresholds by rank at 0.10. A joint score is better than a single method where both intervals of the paired
+  bootstrap over test episodes say so, in balanced accuracy and in detection time. Every single method is a rival,
+  ``overlap_cusum`` too; better than each of them needs no correction for their number.
+- What was expected: g_warn (0.922, 0.185) is better than every single method but ``overlap_cusum`` (0.930, 0.205), and
+  as good as that one. "features averaged" (0.933, 0.168) is earlier than that one too, and no more accurate: whatever
+  misses nothing has about 0.945, because some false alarms fall before an onset.
 
 python benchmarks/detection.py --json benchmarks/detection.json --plots benchmarks
 """
@@ -23,22 +36,21 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script from a clone
 
-from benchmarks.alarm_laws import Row, two_sided
+from benchmarks.alarm_laws import RUNGS, Row, two_sided
 from benchmarks.detection_cache import Sets, collect
-from benchmarks.detection_episodes import FAULTS, SHIFTS, Cell, Episode
-from benchmarks.detection_methods import Method, methods
+from benchmarks.detection_episodes import Cell, Episode
+from benchmarks.detection_methods import AVERAGED, SUMMED, Method, methods
 from benchmarks.detection_metrics import (
     Comparison,
     Course,
@@ -46,7 +58,6 @@ from benchmarks.detection_metrics import (
     Result,
     Summary,
     against,
-    clopper_pearson,
     compare,
     redrawn,
     summary,
@@ -56,26 +67,28 @@ from safeguard.monitors.calibration import role
 from safeguard.monitors.conformal import ascending, order_statistic, rank
 
 ALPHA: Final = 0.10
-KINDS: Final = (*FAULTS, *SHIFTS)
-JOINT: Final = "g_warn"
-NEW: Final = "overlap_cusum"
+CONTENDERS: Final = ("g_warn", AVERAGED)
+"""Joint scores that are compared with every single method."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One method at the operating point.
+    """One method at one operating point.
 
     Attributes:
         method: which.
+        alpha: declared rate.
         calibration: its largest score in every calibration episode, in the order of recording.
         threshold: alarm above it.
         negative, positive: its results, in the order of the sets.
         cells: of the positives.
         courses: the positives at any threshold.
         harmful: the positives that without a shield exceeded a limit of motion, or failed the task.
+        hours: length of all negatives.
     """
 
     method: Method
+    alpha: float
     calibration: tuple[float, ...]
     threshold: float
     negative: tuple[Result, ...]
@@ -83,6 +96,7 @@ class Judged:
     cells: tuple[Cell, ...]
     courses: tuple[Course, ...]
     harmful: tuple[bool, ...]
+    hours: float
 
     @property
     def maxima(self) -> tuple[float, ...]:
@@ -100,46 +114,58 @@ class Judged:
         return summary(self.positive, self.negative)
 
     @property
+    def hourly(self) -> float:
+        """Nominal episodes with an alarm, an hour."""
+        return sum(result.false for result in self.negative) / self.hours
+
+    @property
     def law(self) -> Row:
         """Its false alarms against what the declared rate allows."""
         peaks = [result.peak for result in self.negative]
         tied = sum(peak == self.threshold for peak in peaks)
-        return two_sided(self.method.name, ALPHA, len(self.maxima), len(peaks), self.summary.false, tied)
+        alarms = sum(result.false for result in self.negative)
+        return two_sided(self.method.name, self.alpha, len(self.maxima), len(peaks), alarms, tied)
 
     def tpr(self, kind: str, severity: int | None = None) -> float:
         """Share of the positives of ``kind`` with a hit, of one severity or of all."""
-        pairs = zip(self.positive, self.cells, strict=True)
-        hits = [result.hit for result, own in pairs if own.kind == kind and severity in (None, own.severity)]
-        return float(np.mean(hits)) if hits else math.nan
+        return self._share(own.kind == kind and severity in (None, own.severity) for own in self.cells)
 
     def tpr_where(self, harmful: bool) -> float:
         """The same over the positives that did harm without a shield, or those that did none."""
-        hits = [result.hit for result, own in zip(self.positive, self.harmful, strict=True) if own is harmful]
+        return self._share(own is harmful for own in self.harmful)
+
+    def _share(self, counts: Iterable[bool]) -> float:
+        hits = [result.hit for result, counted in zip(self.positive, counts, strict=True) if counted]
         return float(np.mean(hits)) if hits else math.nan
 
 
-def judge(
-    method: Method, calibration: Sequence[Episode], negative: Sequence[Episode], positive: Sequence[Episode]
-) -> Judged:
-    """Threshold from the calibration episodes with that role, then every test episode."""
-    rest = [episode for k, episode in enumerate(calibration) if role(k) == "calibrate"]
+def judge(method: Method, sets: Sets, alpha: float = ALPHA) -> Judged:
+    """Threshold from the calibration episodes with that role, then every test episode in which something acted."""
+    positive = acted(sets.positive)
+    rest = [episode for k, episode in enumerate(sets.calibration) if role(k) == "calibrate"]
     maxima = tuple(float(method.score(episode).max()) for episode in rest)
     found = method.threshold
     if found is None:
-        found = order_statistic(ascending(maxima), rank(len(maxima), ALPHA))
+        found = order_statistic(ascending(maxima), rank(len(maxima), alpha))
     threshold = math.inf if found is None else found
-    scores = [method.score(episode) for episode in positive]
-    pairs = list(zip(positive, scores, strict=True))
+    pairs = [(episode, method.score(episode)) for episode in positive]
     return Judged(
         method=method,
+        alpha=alpha,
         calibration=maxima,
         threshold=threshold,
-        negative=tuple(result(episode, method.score(episode), threshold) for episode in negative),
+        negative=tuple(result(episode, method.score(episode), threshold) for episode in sets.nominal),
         positive=tuple(result(episode, own, threshold) for episode, own in pairs),
         cells=tuple(episode.cell for episode in positive),
         courses=tuple(Course.of(own, episode.onset or 0) for episode, own in pairs),
         harmful=tuple(episode.hazard is not None or not episode.bare_success for episode in positive),
+        hours=sum(episode.ticks * episode.period for episode in sets.nominal) / 3600.0,
     )
+
+
+def acted(episodes: Sequence[Episode]) -> tuple[Episode, ...]:
+    """Those with something to detect."""
+    return tuple(episode for episode in episodes if episode.onset is not None)
 
 
 def result(episode: Episode, scores: Vector, threshold: float) -> Result:
@@ -155,15 +181,15 @@ def result(episode: Episode, scores: Vector, threshold: float) -> Result:
 
 def singles(judged: Sequence[Judged]) -> list[Judged]:
     """Every method that a joint score has to beat."""
-    return [one for one in judged if one.method.group in ("monitor", "baseline", "control")]
+    return [one for one in judged if one.method.group in ("monitor", "baseline")]
 
 
-def with_checks(one: Judged, checks: Judged) -> Judged:
-    """``one`` beside the deterministic checks: whichever alarms first."""
+def either(one: Judged, other: Judged) -> Judged:
+    """``one`` beside ``other``: whichever alarms first."""
     return replace(
         one,
-        negative=tuple(_sooner(*pair) for pair in zip(one.negative, checks.negative, strict=True)),
-        positive=tuple(_sooner(*pair) for pair in zip(one.positive, checks.positive, strict=True)),
+        negative=tuple(_sooner(*pair) for pair in zip(one.negative, other.negative, strict=True)),
+        positive=tuple(_sooner(*pair) for pair in zip(one.positive, other.positive, strict=True)),
     )
 
 
@@ -175,195 +201,104 @@ def _sooner(one: Result, other: Result) -> Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A rung of the ladder, or all of them together: a name, its declared rate, and what it found."""
+
+    name: str
+    alpha: float
+    judged: Judged
+
+
+def ladder(found: Sequence[Method], sets: Sets) -> list[Step]:
+    """The rungs as the shield has them, any of them, and those that act if sums did."""
+    by_name = {method.name: method for method in found}
+    steps = [Step(f"{name}: {score}", alpha, judge(by_name[score], sets, alpha)) for name, score, alpha in RUNGS]
+    warn, degrade, _ = steps  # stop lies within degrade
+    steps.append(Step("any rung", warn.alpha + degrade.alpha, either(warn.judged, degrade.judged)))
+    acting = [(name, alpha) for name, score, alpha in RUNGS if score == "g_act"]
+    return steps + [Step(f"{name}: {SUMMED}", alpha, judge(by_name[SUMMED], sets, alpha)) for name, alpha in acting]
+
+
+@dataclass(frozen=True, slots=True)
 class Duel:
-    """A joint score against a best single method, which was picked on the same episodes, in its favour.
+    """A joint score against a single method, on the same episodes: joint minus single.
 
     Attributes:
-        joint: which joint score.
-        against: the single method.
-        best_in: what it is the best in.
-        how: which intervals, and whether both stand beside the deterministic checks.
-        found: joint minus single.
+        joint, against: names.
+        resampled: over other test episodes, with the thresholds as they are.
+        redrawn: over other calibrations as well.
+        checked: as ``resampled``, each beside the deterministic checks.
     """
 
     joint: str
     against: str
-    best_in: str
-    how: str
-    found: Comparison
+    resampled: Comparison
+    redrawn: Comparison
+    checked: Comparison
+
+    @property
+    def better(self) -> str:
+        """Where the interval over other test episodes is on the joint score's side."""
+        sides = [self.resampled.balanced.low > 0.0, self.resampled.detection.high < 0.0]
+        return {(True, True): "both", (True, False): "accuracy", (False, True): "time"}.get((sides[0], sides[1]), "–")
 
 
-def duels(judged: Sequence[Judged]) -> list[Duel]:
-    """Joint scores against the single methods that are best in accuracy and in time, and new ones against the new."""
-    by_name = {one.method.name: one for one in judged}
-    rivals, checks, new = singles(judged), by_name["checks"], by_name[NEW]
-    beside = [with_checks(one, checks) for one in rivals]
-    whats = list(_best(rivals))
-    best = [by_name[name] for name in _best(rivals).values()]
-    found: list[Duel] = []
-    for joint in [by_name[JOINT], *(one for one in judged if one.method.group == "new joint")]:
-        found += _duels(joint, rivals, "episodes resampled")
-        found += _redrawn(joint, best, whats)
-        if joint.method.name == JOINT:
-            found += _duels(with_checks(joint, checks), beside, "episodes resampled, each with the checks")
-        else:
-            found.append(_duel(joint, new, "new monitors", "episodes resampled"))
-            found += _redrawn(joint, [new], ["new monitors"])
-    return found
+Draws = Mapping[str, tuple[Floats, Floats]]
+"""Balanced accuracy and detection time of every calibrated method, over calibrations redrawn."""
 
 
-def _best(rivals: Sequence[Judged]) -> dict[str, str]:
-    """What → name of the single method that is the best in it."""
-    return {
-        "accuracy": max(rivals, key=lambda one: one.summary.balanced).method.name,
-        "time": min(rivals, key=lambda one: one.summary.detection).method.name,
-    }
-
-
-def _duels(joint: Judged, rivals: Sequence[Judged], how: str) -> list[Duel]:
-    by_name = {one.method.name: one for one in rivals}
-    return [_duel(joint, by_name[name], what, how) for what, name in _best(rivals).items()]
-
-
-def _duel(joint: Judged, rival: Judged, what: str, how: str) -> Duel:
-    found = compare((joint.positive, rival.positive), (joint.negative, rival.negative))
-    return Duel(joint.method.name, rival.method.name, what, how, found)
-
-
-def _redrawn(joint: Judged, rivals: Sequence[Judged], whats: Sequence[str]) -> list[Duel]:
-    both = [joint, *rivals]
-    n = len(joint.maxima)
-    own, *others = redrawn([one.courses for one in both], [one.peaks for one in both], n, rank(n, ALPHA))
-    return [
-        Duel(joint.method.name, one.method.name, what, "calibration redrawn", against(own, other))
-        for one, other, what in zip(rivals, others, whats, strict=True)
-    ]
-
-
-def expected(judged: Sequence[Judged]) -> dict[str, tuple[float, float]]:
-    """Mean balanced accuracy and detection time of every calibrated method over calibrations redrawn."""
+def draws(judged: Sequence[Judged]) -> Draws:
+    """The same draws for all of them."""
     some = [one for one in judged if one.method.threshold is None]
     n = len(some[0].maxima)
     found = redrawn([one.courses for one in some], [one.peaks for one in some], n, rank(n, ALPHA))
-    return {
-        one.method.name: (float(balanced.mean()), float(late.mean()))
-        for one, (balanced, late) in zip(some, found, strict=True)
-    }
+    return dict(zip([one.method.name for one in some], found, strict=True))
 
 
-# -- for readers ----------------------------------------------------------------------------------------
+def duels(judged: Sequence[Judged], drawn: Draws) -> list[Duel]:
+    """Joint scores against every single method."""
+    by_name = {one.method.name: one for one in judged}
+    return [
+        _duel(by_name[joint], single, drawn, by_name["checks"]) for joint in CONTENDERS for single in singles(judged)
+    ]
 
 
-def overview(judged: Sequence[Judged]) -> Table:
-    """One row a method."""
-    shown = Table(
-        "method",
-        "",
-        "FPR",
-        "law",
-        "TPR",
-        "early",
-        "bal. acc.",
-        "AUC",
-        "T-det",
-        "redrawn: acc., T",
-        "actionable (95 %)",
-        "harmful",
-        "harmless",
+def _duel(joint: Judged, single: Judged, drawn: Draws, checks: Judged) -> Duel:
+    names = joint.method.name, single.method.name
+    return Duel(
+        *names,
+        resampled=_compared(joint, single),
+        redrawn=against(*(drawn[name] for name in names)),
+        checked=_compared(either(joint, checks), either(single, checks)),
     )
-    usual = expected(judged)
-    for one in judged:
-        s, law = one.summary, one.law
-        low, high = clopper_pearson(s.actionable, s.deadlines)
-        allowed = f"{'in' if law.passed else 'OUT'} {law.low}–{law.high}" if one.method.threshold is None else "–"
-        shown.add_row(
-            one.method.name,
-            one.method.group,
-            f"{s.false}/{s.nominal}",
-            allowed,
-            f"{s.tpr:.3f}",
-            f"{s.early:.3f}",
-            f"{s.balanced:.3f}",
-            f"{s.auc:.3f}",
-            f"{s.detection:.3f}",
-            ", ".join(f"{figure:.3f}" for figure in usual.get(one.method.name, ())) or "–",
-            f"{s.actionable}/{s.deadlines} = {s.actionable / max(s.deadlines, 1):.2f} ({low:.2f}–{high:.2f})",
-            f"{one.tpr_where(True):.2f}",
-            f"{one.tpr_where(False):.2f}",
-        )
-    return shown
 
 
-def by_kind(judged: Sequence[Judged]) -> Table:
-    """TPR of every method for every kind."""
-    shown = Table("TPR", *(kind.replace("_", " ").replace(".", ": ") for kind in KINDS))
-    for one in judged:
-        shown.add_row(one.method.name, *(f"{one.tpr(kind):.2f}" for kind in KINDS))
-    return shown
-
-
-def fights(fought: Sequence[Duel]) -> Table:
-    """One row a duel."""
-    shown = Table("joint score", "against", "the best single in", "intervals", "balanced accuracy", "detection time")
-    for duel in fought:
-        b, d = duel.found.balanced, duel.found.detection
-        shown.add_row(
-            duel.joint,
-            duel.against,
-            duel.best_in,
-            duel.how,
-            f"{b.value:+.3f} [{b.low:+.3f}, {b.high:+.3f}]",
-            f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]",
-        )
-    return shown
-
-
-def as_json(judged: Sequence[Judged], fought: Sequence[Duel], sets: Sets) -> dict[str, Any]:
-    """Everything, for machines."""
-    usual = expected(judged)
-    rows = []
-    for one in judged:
-        s = one.summary
-        redraw = usual.get(one.method.name)
-        rows.append(
-            {
-                "redrawn": None if redraw is None else {"balanced_accuracy": redraw[0], "detection": redraw[1]},
-                "method": one.method.name,
-                "group": one.method.group,
-                **asdict(s),
-                "fpr": s.fpr,
-                "balanced_accuracy": s.balanced,
-                "allowed": [one.law.low, one.law.high] if one.method.threshold is None else None,
-                "actionable_interval": clopper_pearson(s.actionable, s.deadlines),
-                "tpr_by_cell": {cell.label: one.tpr(cell.kind, cell.severity) for cell in dict.fromkeys(one.cells)},
-                "tpr_harmful": one.tpr_where(True),
-                "tpr_harmless": one.tpr_where(False),
-            }
-        )
-    counts = {name: len(getattr(sets, name)) for name in ("calibration", "nominal", "positive")}
-    return {"alpha": ALPHA, "episodes": counts, "methods": rows, "bootstrap": [asdict(duel) for duel in fought]}
-
-
-def acted(episodes: Sequence[Episode]) -> tuple[Episode, ...]:
-    """Those with something to detect."""
-    return tuple(episode for episode in episodes if episode.onset is not None)
+def _compared(one: Judged, other: Judged) -> Comparison:
+    return compare((one.positive, other.positive), (one.negative, other.negative))
 
 
 def main() -> int:
     """Record what is missing, judge, print, and write what was asked for."""
+    from benchmarks.detection_report import as_json, by_kind, fights, overview, rungs
+
     given = _arguments()
     console = Console(width=200)
     counts: Mapping[str, int] = {"calibration": given.calibration, "nominal": given.nominal}
     with Progress(console=console, transient=True) as shown:
         task = shown.add_task("episodes", total=None)
-        sets = collect(counts, given.episodes, given.cache, given.workers, lambda: shown.advance(task))
-    positive = acted(sets.positive)
-    judged = [judge(method, sets.calibration, sets.nominal, positive) for method in methods(sets.calibration)]
-    fought = duels(judged)
-    console.print(overview(judged), by_kind(judged), fights(fought))
-    console.print(f"{len(positive)} positives of {len(sets.positive)}; in the others the fault changed nothing")
+        sets = collect(
+            counts, given.episodes, given.cache, given.workers, lambda: shown.advance(task), tuning=given.tuning
+        )
+    found = methods(sets.calibration)
+    judged = [judge(method, sets) for method in found]
+    drawn, steps = draws(judged), ladder(found, sets)
+    fought = duels(judged, drawn)
+    console.print(overview(judged, drawn), by_kind(judged), rungs(steps), fights(fought))
+    positive = len(acted(sets.positive))
+    console.print(f"{positive} positives of {len(sets.positive)}; in the others the fault changed nothing")
     if given.json:
-        given.json.write_text(json.dumps(as_json(judged, fought, sets), indent=1, ensure_ascii=False) + "\n")
+        report = as_json(judged, drawn, steps, fought, sets)
+        given.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     if given.plots:
         from benchmarks.detection_plots import draw
 
@@ -374,9 +309,10 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=10, help="of every kind and severity")
-    parser.add_argument("--nominal", type=int, default=250, help="fresh nominal ones")
+    parser.add_argument("--episodes", type=int, default=20, help="of every kind and severity")
+    parser.add_argument("--nominal", type=int, default=500, help="fresh nominal ones")
     parser.add_argument("--calibration", type=int, default=350, help="nominal ones to learn from and calibrate on")
+    parser.add_argument("--tuning", action="store_true", help="judge the episodes that designs may be chosen on")
     parser.add_argument("--cache", type=Path, default=Path("build/detection"), help="empty it after changing code")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path)

@@ -99,32 +99,30 @@ class Sets:
 
     Attributes:
         calibration: nominal; by their order they learn, scale or calibrate (``safeguard.monitors.calibration.role``).
-        nominal, positive: what is reported.
-        tuning_nominal, tuning_positive: what a design may be chosen on.
+        nominal, positive: what is judged; those for the report, or those that a design may be chosen on.
     """
 
     calibration: tuple[Episode, ...]
     nominal: tuple[Episode, ...]
     positive: tuple[Episode, ...]
-    tuning_nominal: tuple[Episode, ...] = ()
-    tuning_positive: tuple[Episode, ...] = ()
 
 
 Job: TypeAlias = tuple[Cell, int, Path]
 
-_FIRST: Final = {"calibration": 20_000, "nominal": 30_000, "tuning_nominal": 40_000, "positive": 100_000}
-_TUNING: Final = 500  # positive episodes of a cell from this one on are for tuning
+_FIRST: Final = {"calibration": 20_000, "nominal": 50_000, "positive": 200_000}
+_TUNING: Final = {"calibration": 20_000, "nominal": 30_000, "positive": 100_000}
+"""Number of the first episode of a set; a cell has 1000 numbers. Designs were also chosen on numbers 40,000 on, and on
+those from the 501st of a cell of the second row on."""
 
 
-def jobs(nominal: Mapping[str, int], each: int, tuning: int, folder: Path) -> dict[str, list[Job]]:
-    """What has to be simulated: ``nominal`` episodes of every such set, ``each`` and ``tuning`` positives a cell."""
-    plain = Cell("nominal")
-    found = {name: [_job(plain, _FIRST[name] + k, folder) for k in range(count)] for name, count in nominal.items()}
-    found["positive"], found["tuning_positive"] = [], []
+def jobs(nominal: Mapping[str, int], each: int, folder: Path, *, tuning: bool = False) -> dict[str, list[Job]]:
+    """What has to be simulated: ``nominal`` episodes of every such set, and ``each`` positives a cell."""
+    plain, first = Cell("nominal"), _TUNING if tuning else _FIRST
+    found = {name: [_job(plain, first[name] + k, folder) for k in range(count)] for name, count in nominal.items()}
+    found["positive"] = []
     for k, cell in enumerate(cells()):
-        first, times = _FIRST["positive"] + 1000 * k, len(SEVERITIES) if cell.kind in UNSCALED else 1
-        found["positive"] += [_job(cell, first + i, folder) for i in range(times * each)]
-        found["tuning_positive"] += [_job(cell, first + _TUNING + i, folder) for i in range(times * tuning)]
+        count = each * (len(SEVERITIES) if cell.kind in UNSCALED else 1)
+        found["positive"] += [_job(cell, first["positive"] + 1000 * k + i, folder) for i in range(count)]
     return found
 
 
@@ -156,10 +154,10 @@ def collect(
     workers: int,
     progress: Callable[[], None] | None = None,
     *,
-    tuning: int = 0,
+    tuning: bool = False,
 ) -> Sets:
     """All sets, simulated where the cache does not hold them."""
-    wanted = jobs(nominal, each, tuning, folder)
+    wanted = jobs(nominal, each, folder, tuning=tuning)
     record([job for name in wanted for job in wanted[name]], workers, progress)
     clean = Cell("nominal").scenario
     spec = load_policy(clean, RobotModel.load(clean.robot)).spec

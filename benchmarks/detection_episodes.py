@@ -27,7 +27,7 @@ from safeguard.core.types import (
     Vector,
 )
 from safeguard.scenarios import streams
-from safeguard.scenarios.calibration import Trace, with_arrays
+from safeguard.scenarios.calibration import Trace
 from safeguard.scenarios.episode import EpisodeResult
 from safeguard.scenarios.referee import MOTION
 from safeguard.scenarios.runner import load_policy, run_episode
@@ -213,7 +213,7 @@ def simulate(cell: Cell, number: int) -> Episode:
     return Episode(
         cell=cell,
         number=number,
-        trace=Trace(result.outcome, scores, tuple(shield.followed), with_arrays(shield.bank.setting, {})),
+        trace=Trace(result.outcome, scores, tuple(shield.followed), replace(shield.bank.setting, fit={})),
         checked=np.array(shield.checked),
         stop_s=np.array(shield.stop_s),
         onset=_onset(cell, result, scenario),

@@ -12,17 +12,16 @@ learned is learned on the same nominal episodes (role "learn"), and every thresh
 | ``stac_single`` | Agia et al. 2024, with one sample | squared disagreement of successive chunks, summed up |
 | ``velocity_limit`` | what drives check | largest joint speed that a chunk asks for, as a share of the limit |
 
-New ones are what the tuning episodes suggest and no shield has yet. ``g_warn, effort 0.1``: efforts that differ by
-less than 0.1 mean the same (registered: 0.001, and nominal efforts up to 0.02 use up a third of the rate).
-``overlap_cusum``: the disagreement of successive chunks beyond its median in the learned episodes, summed, never below
-0 (Page 1954). ``… + cusum``: that as another action monitor. ``effort, residual, cusum``: these three and no others.
+New joint scores are what tuning episodes suggest and no shield has yet. ``g_warn, features averaged``: the two monitors
+that look at the same features are one witness, the mean of their z, and ``overlap_cusum`` only warns. ``g_act, sums
+too``: ``overlap_cusum`` acts alone, as the other scores of chunks do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -30,18 +29,20 @@ import numpy as np
 from benchmarks.detection_episodes import Episode
 from benchmarks.detection_metrics import Floats
 from safeguard.core.types import Vector
+from safeguard.monitors import cusum
 from safeguard.monitors.calibration import Member, role
 from safeguard.monitors.embedding import learn
 from safeguard.monitors.joint import Joint, Witness
 from safeguard.monitors.motion import JointMotion
 from safeguard.monitors.normal import RankScale
 from safeguard.monitors.registry import monitors
-from safeguard.scenarios.calibration import full_scores, with_arrays
+from safeguard.scenarios.calibration import full_scores
 
-Group = Literal["joint", "monitor", "baseline", "control", "new joint", "new monitor", "shield"]
-"""Joint scores are compared with monitors, baselines and controls; deterministic checks are not calibrated."""
+Group = Literal["joint", "monitor", "baseline", "control", "new joint", "shield"]
+"""Joint scores are compared with monitors and baselines; deterministic checks are not calibrated."""
 
 Score = Callable[[Episode], Floats]
+Part = tuple[Witness, Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +61,18 @@ class Method:
     threshold: float | None = None
 
 
-def methods(calibration: Sequence[Episode], *, debounce: tuple[int, int] | None = None) -> tuple[Method, ...]:
+def methods(calibration: Sequence[Episode]) -> tuple[Method, ...]:
     """Every method, with what it learned from ``calibration``."""
     learned = [episode for k, episode in enumerate(calibration) if role(k) == "learn"]
     scaled = [episode for k, episode in enumerate(calibration) if role(k) == "scale"]
     features = np.concatenate([_features(episode) for episode in learned])
-    ours = Ours(features, scaled, debounce)
-    cusum = Cusum(learned)
-    coarse = Ours(features, scaled, debounce, coarse=True)
-    wider = Ours(features, scaled, debounce, coarse=True, extra=cusum)
-    small = Ours(features, scaled, debounce, coarse=True, extra=cusum, only=("shield_effort", "model_residual"))
-    found = [
-        Method("g_warn", "joint", lambda e: ours(e)["g_warn"]),
-        Method("g_act", "joint", lambda e: ours(e)["g_act"]),
-    ]
-    found += [Method(name, "monitor", _column(ours, name)) for name in ours.names]
+    ours = Ours(learned, scaled)
+    joined = Joined(ours)
     scale = Standard(features)
     x = scale(features)
-    found += [
+    return (
+        *(Method(name, "joint", _column(joined, name)) for name in ("g_warn", "g_act")),
+        *(Method(name, "monitor", _column(ours, name)) for name in ours.names),
         Method("rnd", "baseline", _held(Distilled(x), scale)),
         Method("pca_kmeans", "baseline", _held(Centres(x), scale)),
         Method("autoencoder", "baseline", _held(Autoencoder(x), scale)),
@@ -87,102 +82,109 @@ def methods(calibration: Sequence[Episode], *, debounce: tuple[int, int] | None 
         Method("random", "control", _random),
         Method("always", "control", lambda e: np.ones(e.ticks), 0.0),
         Method("never", "control", lambda e: np.zeros(e.ticks), 0.0),
-        Method("overlap_cusum", "new monitor", cusum),
-        Method("g_warn, effort 0.1", "new joint", lambda e: coarse(e)["g_warn"]),
-        Method("g_warn, effort 0.1 + cusum", "new joint", lambda e: wider(e)["g_warn"]),
-        Method("effort, residual, cusum", "new joint", lambda e: small(e)["g_warn"]),
+        *(Method(name, "new joint", _column(joined, name)) for name in (AVERAGED, SUMMED)),
         Method("checks", "shield", lambda e: np.where(e.checked, 1.0, 0.0), 0.0),
-        Method("checks or g_warn", "shield", lambda e: np.where(e.checked, np.inf, ours(e)["g_warn"])),
-    ]
-    return tuple(found)
+        Method("checks or g_warn", "shield", lambda e: np.where(e.checked, np.inf, joined(e)["g_warn"])),
+    )
 
 
 # -- ours -----------------------------------------------------------------------------------------------
 
 
-_COARSE: Final = 0.1
-
-
 class Ours:
-    """Scores of every registered monitor and the joint scores, as a shield would have them.
+    """Scores of every registered monitor, as a shield would have them.
 
     A monitor without a score (NaN) is an alarm by itself (law 5), so that counts as infinite.
 
     Args:
-        features: of the learned episodes, a row for every proposal.
-        scaled: episodes that scale the scores.
-        debounce: m and n of the joint score, if not the default.
-        extra: one more action monitor.
-        only: the registered monitors that take part, if not all.
-        coarse: small efforts of the filter mean nothing.
+        learned, scaled: nominal episodes to learn from, and to scale the scores with.
     """
 
-    def __init__(
-        self,
-        features: Vector,
-        scaled: Sequence[Episode],
-        debounce: tuple[int, int] | None = None,
-        *,
-        extra: Score | None = None,
-        only: Sequence[str] | None = None,
-        coarse: bool = False,
-    ) -> None:
-        self._extra = extra
-        plain = scaled[0].trace.setting
-        self._setting = with_arrays(plain, learn(features))
-        self._debounce = debounce or plain.config.debounce
-        entries = [entry for entry, _ in monitors(self._setting) if only is None or entry.name in only]
-        coarser = {"shield_effort": _COARSE} if coarse else {}
-        parts: list[tuple[str, Witness, float]] = [
-            (entry.name, entry.witness, coarser.get(entry.name, entry.resolution)) for entry in entries
-        ]
-        if extra is not None:
-            parts.append(("overlap_cusum", "action", 1e-2))
-        scores = [self._raw(episode) for episode in scaled]
-        self._members = [
-            Member(
-                name=name,
-                witness=witness,
-                resolution=resolution,
-                maxima=tuple(sorted(float(trace[name].max()) for trace in scores)),
-            )
-            for name, witness, resolution in parts
-        ]
+    def __init__(self, learned: Sequence[Episode], scaled: Sequence[Episode]) -> None:
+        features = np.concatenate([_features(episode) for episode in learned])
+        errors = np.concatenate([_errors(episode) for episode in learned])
+        self._setting = replace(scaled[0].trace.setting, fit={**learn(features), **cusum.learn(errors)})
         self._kept: dict[tuple[str, int], Mapping[str, Floats]] = {}
+        peaks = [{name: float(scores.max()) for name, scores in self(episode).items()} for episode in scaled]
+        self.members = [
+            Member(
+                name=entry.name,
+                witness=entry.witness,
+                resolution=entry.resolution,
+                maxima=tuple(sorted(peak[entry.name] for peak in peaks)),
+            )
+            for entry, _ in monitors(self._setting)
+        ]
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the monitors."""
-        return tuple(member.name for member in self._members)
+        return tuple(member.name for member in self.members)
+
+    @property
+    def debounce(self) -> tuple[int, int]:
+        """Of the joint scores: m and n."""
+        return self._setting.config.debounce
 
     def __call__(self, episode: Episode) -> Mapping[str, Floats]:
-        """Scores by tick under every monitor's name, "g_act" and "g_warn"; each shape (ticks,)."""
+        """Scores by tick under every monitor's name, each shape (ticks,)."""
         key = episode.cell.label, episode.number
         if key not in self._kept:
-            self._kept[key] = self._scores(episode)
+            raw = full_scores(episode.trace, self._setting)
+            self._kept[key] = {name: np.where(np.isnan(scores), np.inf, scores) for name, scores in raw.items()}
         return self._kept[key]
 
-    def _raw(self, episode: Episode) -> dict[str, Vector]:
-        raw = full_scores(episode.trace, self._setting)
-        return raw if self._extra is None else {**raw, "overlap_cusum": self._extra(episode)}
 
-    def _scores(self, episode: Episode) -> Mapping[str, Floats]:
-        raw = self._raw(episode)
-        columns = [self._z(member, raw[member.name]) for member in self._members]
-        joint = Joint([member.witness for member in self._members], self._debounce)
-        folded = np.array([joint.fold(row) for row in zip(*columns, strict=True)])
-        broken = np.any([np.isnan(raw[name]) for name in self.names], axis=0)
-        folded[broken] = np.inf
-        own = {name: np.where(np.isnan(raw[name]), np.inf, raw[name]) for name in self.names}
-        return {**own, "g_act": folded[:, 0], "g_warn": folded[:, 1]}
-
-    def _z(self, member: Member, scores: Vector) -> list[float]:
-        scale = RankScale(member.maxima, member.resolution)
-        return [scale(score) if math.isfinite(score) else 0.0 for score in scores.tolist()]
+_SUM: Final = "overlap_cusum"
+AVERAGED: Final = "g_warn, features averaged"
+SUMMED: Final = "g_act, sums too"
 
 
-def _column(ours: Ours, name: str) -> Score:
-    return lambda episode: ours(episode)[name]
+class Joined:
+    """The joint scores of all monitors together, and new ones.
+
+    Args:
+        ours: scores and scales of the monitors.
+    """
+
+    def __init__(self, ours: Ours) -> None:
+        self._ours = ours
+        self._scales = {member.name: RankScale(member.maxima, member.resolution) for member in ours.members}
+        self._kept: dict[tuple[str, int], Mapping[str, Floats]] = {}
+
+    def __call__(self, episode: Episode) -> Mapping[str, Floats]:
+        """Every joint score by tick under its name, each shape (ticks,)."""
+        key = episode.cell.label, episode.number
+        if key not in self._kept:
+            scores = self._ours(episode)
+            broken = np.isinf(list(scores.values())).any(axis=0)
+            folded = self._folded({name: self._z(name, values) for name, values in scores.items()})
+            self._kept[key] = {name: np.where(broken, np.inf, values) for name, values in folded.items()}
+        return self._kept[key]
+
+    def _z(self, name: str, scores: Floats) -> Floats:
+        scale = self._scales[name]
+        return np.array([scale(score) if math.isfinite(score) else 0.0 for score in scores.tolist()])
+
+    def _folded(self, z: Mapping[str, Floats]) -> dict[str, Floats]:
+        parts: dict[str, Part] = {member.name: (member.witness, z[member.name]) for member in self._ours.members}
+        act, warn = self._fold(parts.values())
+        acting: Part = "action", z[_SUM]
+        summed, _ = self._fold({**parts, _SUM: acting}.values())
+        novelty = np.mean([values for name, values in z.items() if name.startswith("embedding_")], axis=0)
+        others = [part for part in parts.values() if part[0] != "novelty"]
+        _, averaged = self._fold([*others, ("novelty", novelty)])
+        return {"g_act": act, "g_warn": warn, AVERAGED: np.maximum(averaged, z[_SUM]), SUMMED: summed}
+
+    def _fold(self, parts: Iterable[Part]) -> tuple[Floats, Floats]:
+        witnesses, columns = zip(*parts, strict=True)
+        joint = Joint(witnesses, self._ours.debounce)
+        act, warn = np.array([joint.fold(row) for row in np.stack(columns, axis=1).tolist()]).T
+        return act, warn
+
+
+def _column(scores: Callable[[Episode], Mapping[str, Floats]], name: str) -> Score:
+    return lambda episode: scores(episode)[name]
 
 
 # -- baselines ------------------------------------------------------------------------------------------
@@ -315,21 +317,6 @@ class Centres:
 def _stac(episode: Episode) -> Floats:
     """The monitor's own distance between chunks, squared where a new one arrived, and summed up."""
     return hold(episode, np.cumsum(np.square(_errors(episode))))
-
-
-class Cusum:
-    """How long and how far the disagreement of successive chunks has been above its median in learned episodes."""
-
-    def __init__(self, learned: Sequence[Episode]) -> None:
-        self._usual = float(np.median(np.concatenate([_errors(episode) for episode in learned])))
-
-    def __call__(self, episode: Episode) -> Floats:
-        """Shape (ticks,)."""
-        level, levels = 0.0, list[float]()
-        for error in _errors(episode).tolist():
-            level = max(0.0, level + error - self._usual)
-            levels.append(level)
-        return hold(episode, np.array(levels))
 
 
 def _errors(episode: Episode) -> Floats:

@@ -88,6 +88,16 @@ def roc(positive: Sequence[float], negative: Sequence[float]) -> tuple[Floats, F
     return np.concatenate([[0.0], fpr]), np.concatenate([[0.0], tpr])
 
 
+def average_precision(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """Area under precision over recall, a step for every peak that occurs; ties are above the threshold together."""
+    p, n = np.asarray(positive, dtype=np.float64), np.asarray(negative, dtype=np.float64)
+    cuts = np.unique(p)[::-1]
+    hits = len(p) - np.searchsorted(np.sort(p), cuts, side="left")
+    false = len(n) - np.searchsorted(np.sort(n), cuts, side="left")
+    recall = np.concatenate([[0.0], hits / len(p)])
+    return float((np.diff(recall) * hits / (hits + false)).sum())
+
+
 def clopper_pearson(hits: int, of: int, mass: float = 0.95) -> tuple[float, float]:
     """Exact central interval of a rate (Clopper and Pearson 1934); (0, 1) of nothing."""
     from scipy.stats import beta
@@ -108,7 +118,7 @@ class Summary:
         false: nominal ones with an alarm.
         tpr: share of positive ones with a hit.
         early: share of positive ones with an alarm before the onset.
-        auc: of the peaks, all episodes being equally long.
+        auc: of the peaks, all episodes being equally long; pr_auc: their average precision.
         detection: mean detection time with misses as MISS.
         actionable: positive ones whose alarm came in time, of ``deadlines`` that had a deadline.
     """
@@ -119,6 +129,7 @@ class Summary:
     tpr: float
     early: float
     auc: float
+    pr_auc: float
     detection: float
     actionable: int
     deadlines: int
@@ -136,13 +147,15 @@ class Summary:
 
 def summary(positive: Sequence[Result], negative: Sequence[Result]) -> Summary:
     """Every figure of one method; both sequences non-empty."""
+    peaks = [result.peak for result in positive], [result.peak for result in negative]
     return Summary(
         nominal=len(negative),
         positive=len(positive),
         false=sum(result.false for result in negative),
         tpr=_mean([result.hit for result in positive]),
         early=_mean([result.false for result in positive]),
-        auc=auc([result.peak for result in positive], [result.peak for result in negative]),
+        auc=auc(*peaks),
+        pr_auc=average_precision(*peaks),
         detection=_mean([result.detection for result in positive]),
         actionable=sum(result.actionable for result in positive),
         deadlines=sum(result.deadline is not None for result in positive),

@@ -62,7 +62,7 @@ Tick = tuple[int, bool, bool]
 
 def streams(ticks: int, seed: int = 0) -> dict[str, list[Tick]]:
     """Streams of ``ticks``: no cause; one that stays active; a bridge that fills and drains; a mix of all."""
-    one, bridged = CAUSE_BIT[Cause.EFFORT_WARN], CAUSE_BIT[Cause.PROPOSAL_INVALID]
+    one, bridged = CAUSE_BIT[Cause.MONITOR_WARN], CAUSE_BIT[Cause.PROPOSAL_INVALID]
     return {
         "quiet": [(0, False, True)] * ticks,
         "one cause": [(one, False, True)] * ticks,

@@ -2,9 +2,10 @@
 
 Each source (a policy, a module, one of two systems) infers at its rate, one inference at a time. An output comes one
 period late with one probability and is not usable with another. Causes arise as in the shield: lateness by the age of
-the observation behind the newest good output (``PolicyDeadline``), bad output until the next one arrives (``Intake``).
-The real mode engine gets them tick by tick. An operator acknowledges every stop. Beside it the same hour with a table
-without bridges, debounces and degraded configurations.
+the observation behind the newest good output (``PolicyDeadline``), bad output until the next one arrives (``Intake``),
+and for what moves the body too many good outputs that came late or never (``Punctual`` itself). The real mode engine
+gets them tick by tick. An operator acknowledges every stop. Beside it the same hour with a table without bridges,
+debounces and degraded configurations.
 
 python benchmarks/spurious.py --json benchmarks/spurious.json
 """
@@ -16,6 +17,7 @@ import json
 import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +38,9 @@ from safeguard.core.compiled import (
     part,
     types,
 )
+from safeguard.core.config import PunctualConfig
 from safeguard.core.enums import Cause, Mode
+from safeguard.core.types import NS_PER_S, Proposal
 from safeguard.modes.engine import BRIDGING, NEXT, WHY, advance
 from safeguard.modes.spec import TableSpec
 from safeguard.modes.state import ModeState
@@ -50,6 +54,7 @@ from safeguard.modes.table import (
     compile_table,
     load_spec,
 )
+from safeguard.monitors.punctual import Punctual
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -152,7 +157,7 @@ _STARTED, _ARRIVES, _COUNT, _GOOD, _BAD = range(5)  # of a source: ticks; output
 
 
 @part
-def _infer(now: int, k: int, made: Ints, times: Ints, late: Flags, invalid: Flags, bits: Ints) -> int:
+def _infer(now: int, k: int, made: Ints, times: Ints, late: Flags, invalid: Flags, bits: Ints, good: Ints) -> int:
     """One tick of source ``k``: what arrives, what starts, and the causes that are then active."""
     state, n = made[k], made[k, _COUNT] - 1
     if state[_ARRIVES] == now:
@@ -160,6 +165,7 @@ def _infer(now: int, k: int, made: Ints, times: Ints, late: Flags, invalid: Flag
             state[_BAD] = 1
         else:
             state[_BAD], state[_GOOD] = 0, state[_STARTED]
+            good[now] |= 1 << k
         state[_ARRIVES] = -1
     if state[_ARRIVES] < 0 and now - state[_STARTED] >= times[k, 0]:
         n += 1
@@ -172,17 +178,37 @@ def _infer(now: int, k: int, made: Ints, times: Ints, late: Flags, invalid: Flag
 _FLAG_ROWS = types.Array(types.boolean, 2, "C", readonly=True)
 
 
-@kernel(types.void, INT_ROWS, _FLAG_ROWS, _FLAG_ROWS, INT_ROWS, OUT_INTS)
-def causes_of(times: Ints, late: Flags, invalid: Flags, bits: Ints, out: Ints) -> None:
-    """The mask of active causes in every tick of ``out``."""
+@kernel(types.void, INT_ROWS, _FLAG_ROWS, _FLAG_ROWS, INT_ROWS, OUT_INTS, OUT_INTS)
+def causes_of(times: Ints, late: Flags, invalid: Flags, bits: Ints, out: Ints, good: Ints) -> None:
+    """The mask of active causes in every tick of ``out``; in ``good`` the sources whose usable output arrives in it."""
     made = np.zeros((len(times), 5), dtype=np.int64)
     for k in range(len(times)):
         made[k, _STARTED], made[k, _ARRIVES] = -times[k, 0], -1
     for now in range(len(out)):
         mask = 0
         for k in range(len(times)):
-            mask |= _infer(now, k, made, times, late, invalid, bits)
+            mask |= _infer(now, k, made, times, late, invalid, bits, good)
         out[now] = mask
+
+
+_OTHERS: Final = [Proposal(np.zeros((1, 1)), 0, 0, "scripted", k) for k in range(2)]
+
+
+def unpunctual(arrives: Flags, deadline: float) -> Flags:
+    """The ticks in which the shield's ``Punctual`` calls the policy late.
+
+    Args:
+        arrives: whether a usable output does, by tick.
+        deadline: of the shield's configuration, s.
+    """
+    config, found = PunctualConfig(), np.zeros(len(arrives), dtype=np.bool_)
+    check, period = Punctual(config, 0.5 * deadline), 0.5 * deadline
+    spare = int(period * (1.0 + config.grace) / PERIOD)
+    for k, (begin, end) in enumerate(pairwise([*np.flatnonzero(arrives).tolist(), len(arrives)])):
+        # A verdict stands from the tick after an arrival until an output is overdue.
+        for tick in range(begin, end if end - begin > spare else min(begin + 2, end)):
+            found[tick:end] = check.check(_OTHERS[k % 2], round(tick * PERIOD * NS_PER_S)).cause is not None
+    return found
 
 
 def draw(rng: np.random.Generator, count: int, *, bursty: bool) -> tuple[Flags, Flags]:
@@ -280,8 +306,11 @@ def measure(
 ) -> tuple[Tally, Tally]:
     """The same run with the table and with what ``bare`` leaves of it."""
     times, late, invalid, bits = arrays(sources, ticks, seed, bursty=bursty, strict=strict)
-    masks = np.zeros(ticks, dtype=np.int64)
-    causes_of(times, late, invalid, bits, masks)
+    masks, good = np.zeros(ticks, dtype=np.int64), np.zeros(ticks, dtype=np.int64)
+    causes_of(times, late, invalid, bits, masks, good)
+    for k, source in enumerate(sources):
+        if source.late is Cause.POLICY_LATE:
+            masks[unpunctual((good >> k & 1).astype(np.bool_), source.max_age)] |= bits[k, 0]
     whole, without = compile_table(spec, PERIOD), compile_table(bare(spec), PERIOD)
     return run(whole, masks), run(without, masks)
 

@@ -5,14 +5,16 @@ The cheapest signals, and among the strongest: see docs/concepts/monitors.md for
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import deque
 from typing import Final
 
 import numpy as np
 
 from safeguard.core.types import Proposal, Score, Vector
-from safeguard.monitors.held import NOTHING, HeldScore, scored
+from safeguard.monitors.held import HeldScore
 from safeguard.monitors.motion import JointMotion
+from safeguard.monitors.scores import NOTHING, scored
 
 _BROKEN: Final = "the chunk is not a finite number for every row and joint"
 _CALM: Final = 0.02
@@ -97,9 +99,9 @@ class _Speeds(HeldScore):
             return rows[:0]
         return (rows - before[1]) / ((t_obs - before[0]) / self._motion.row_ns)
 
+    @abstractmethod
     def _weigh(self, speeds: Vector) -> tuple[float, int]:
         """A sum and how many numbers it is of."""
-        raise NotImplementedError
 
     def _pooled(self) -> float:
         count = sum(n for _, n in self._recent)

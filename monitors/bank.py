@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from safeguard.core.enums import Cause, Level
@@ -36,10 +37,11 @@ class Bank:
         setting: what they are built for; what they learned comes from ``calibration``.
         calibration: the artefact, or None: then they score, and every rung is uncalibrated.
         void: why the calibration is void from the start (an earlier shield found a drift), or "".
-        drift: what watches the episodes for drift; by default one of this shield's own.
+        drift: what watches the episodes for drift, or the file in which it is kept from one process to the next
+            (``Drift.kept``); by default one of this shield's own, which ends with it.
 
     Raises:
-        CalibrationError: the artefact was made for other monitors.
+        CalibrationError: the artefact was made for other monitors, or ``drift`` for another artefact.
 
     Attributes:
         setting: what the monitors were built for.
@@ -48,7 +50,12 @@ class Bank:
     """
 
     def __init__(
-        self, setting: Setting, calibration: Calibration | None = None, *, void: str = "", drift: Drift | None = None
+        self,
+        setting: Setting,
+        calibration: Calibration | None = None,
+        *,
+        void: str = "",
+        drift: Drift | str | Path | None = None,
     ) -> None:
         self.calibration = calibration
         if calibration is not None:
@@ -57,21 +64,25 @@ class Bank:
         self.setting = setting
         self._monitors = tuple(monitor for _, monitor in found)
         self._names = tuple(entry.name for entry, _ in found)
-        self._drift = drift
         self._block = setting.config.past_horizon == "new_block"
         self.void = void
         self._alarms: tuple[Alarm, ...] = ()
         self._scales: tuple[RankScale, ...] = ()
         if calibration is not None:
             self._use(calibration)
+            self._watch(calibration, drift)
+        elif drift is not None:
+            raise CalibrationError("a drift test belongs to a calibration, and this shield has none: give it one")
         self._uncalibrated = tuple(
             Verdict(f"joint.{rung}", Level.UNCALIBRATED, _NAN, math.inf, None, Cause.UNCALIBRATED, "no calibration")
             for rung in ANSWERS
         )
         self.unproven = self._self_test(setting)
-        self._tick = 0
-        self._largest = 0.0
-        self._alarmed = False
+        self._fresh()
+
+    def _fresh(self) -> None:
+        """What is known of an episode that begins."""
+        self._tick, self._largest, self._alarmed, self._counted = 0, 0.0, False, False
 
     def _use(self, calibration: Calibration) -> None:
         made_for = tuple(member.name for member in calibration.members)
@@ -85,10 +96,27 @@ class Bank:
         self._joint = Joint([member.witness for member in calibration.members], calibration.debounce)
         self._horizon = calibration.horizon_ticks
         self._past = f"past the calibrated horizon of {self._horizon} ticks"
-        if self._drift is None:
-            self._drift = Drift(calibration.digest, calibration.rungs[0].maxima)
         if calibration.order is not None and calibration.order.rejected and not self.void:
             self.void = f"the calibration episodes are not exchangeable (p = {calibration.order.p_value:.3g})"
+
+    def _watch(self, calibration: Calibration, drift: Drift | str | Path | None) -> None:
+        """Where earlier episodes have shown a drift, there is no first episode in which that is not known."""
+        digest, maxima = calibration.digest, calibration.rungs[0].maxima
+        if isinstance(drift, str | Path):
+            drift = Drift.kept(Path(drift), digest, maxima)
+        self._drift = drift or Drift(digest, maxima)
+        if self._drift.calibration != digest:
+            raise CalibrationError(
+                f"the drift test was made for the calibration {self._drift.calibration[:12]!r}, not {digest[:12]!r}: "
+                "a new calibration starts a new test"
+            )
+        self._tell_drift()
+
+    def _tell_drift(self) -> None:
+        if self._drift.void and not self.void:
+            self.void = (
+                f"drift: the last {self._drift.episodes} episodes are not like the calibration's; calibrate again"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,22 +125,30 @@ class Bank:
 
     def begin(self) -> None:
         """Start a new episode; the one before, if there was one, tells whether the world has drifted."""
-        if self.calibration is not None and self._tick:
-            self._count(self.calibration.digest)
+        try:
+            self.end()
+        except CalibrationError as error:  # what is not kept would be forgotten, and nobody would know
+            self.void = self.void or str(error)
         for monitor in self._monitors:
             monitor.reset()
         self._begin_block()
-        self._tick, self._largest, self._alarmed = 0, 0.0, False
+        self._fresh()
+
+    def end(self) -> None:
+        """Count the episode that is under way, once; the next ``begin`` does it too, but a process may end before.
+
+        Raises:
+            CalibrationError: it was counted, and the file of the drift test cannot be written.
+        """
+        if self.calibration is not None and self._tick and not self._counted:
+            self._counted = True
+            self._count(self.calibration.digest)
 
     def _count(self, digest: str) -> None:
-        """The episode that has ended is one more for the drift test; its random number follows from what is known."""
-        assert self._drift is not None
+        """The episode is one more for the drift test; its random number follows from what is known."""
         draw = hashlib.sha256(f"{digest}:{self._drift.episodes}".encode()).digest()
-        found = self._drift.add(self._largest, 1.0 - int.from_bytes(draw[:6], "big") / 2.0**48)
-        if found.void and not self.void:
-            self.void = (
-                f"drift: the last {self._drift.episodes} episodes are not like the calibration's; calibrate again"
-            )
+        self._drift.add(self._largest, 1.0 - int.from_bytes(draw[:6], "big") / 2.0**48)
+        self._tell_drift()
 
     def _begin_block(self) -> None:
         for alarm in self._alarms:

@@ -14,6 +14,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, TypeAlias
 from zipfile import BadZipFile
@@ -259,7 +260,7 @@ def calibrate(
         for name, witness, resolution in members
     )
     peaks = [peak(trace, kept, settings.debounce) for trace in rest]
-    act, warn = [peak[0] for peak in peaks], [peak[1] for peak in peaks]
+    act, warn = [largest for largest, _ in peaks], [largest for _, largest in peaks]
     rates = settings.rungs
     return Calibration(
         members=kept,
@@ -291,8 +292,7 @@ def peak(trace: Mapping[str, Vector], members: Sequence[Member], debounce: tuple
 def _order(maxima: Sequence[float]) -> Order | None:
     if len(set(maxima)) < 2:
         return None
-    found = exchangeability(maxima)
-    return Order(p_value=found.p_value, change=found.change, permutations=found.permutations, seed=found.seed)
+    return Order(**asdict(exchangeability(maxima)))
 
 
 def _ticks(trace: Mapping[str, Vector]) -> int:

@@ -38,6 +38,8 @@ class Checks:
         self._sensors = Sensors(own.sensors, config.intake.future_s)
         self._plan = PlanSanity(setting.spec, setting.joints, setting.v_max, setting.a_max, own.plan)
         self._requirements = tuple(Requirement(one, setting.joints, setting.period) for one in own.formulas)
+        for requirement in self._requirements:
+            requirement.prove()
         sleeping = asleep()
         detail = f"unproven: {', '.join(sleeping)} did not notice a planted fault"
         self._unproven = (Verdict("checks", Level.UNPROVEN, nan, nan, detail=detail),) if sleeping else ()

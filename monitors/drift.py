@@ -16,6 +16,9 @@ waits. The share J_i that is dealt out anew makes M forget how long all was well
 service costs log i and not i.
 
 An alarm means that the calibration is void: calibrate again. Nothing here can move a threshold.
+
+Episodes count over the whole life of a calibration and not of a process: ``Drift.kept`` goes on where the last process
+ended.
 """
 
 from __future__ import annotations
@@ -23,9 +26,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import sys
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -38,6 +44,9 @@ KAPPAS: Final = (1.0, 0.8, 0.6, 0.4, 0.2, 0.1)
 
 _SETTLED: Final = 500
 """Episodes after which the share that is dealt out anew begins to shrink."""
+
+
+_LEAST: Final = sys.float_info.min  # a p-value has a logarithm, however small u is
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +135,12 @@ class Drift:
         self._calibrated = len(self._maxima)
         self._log_weights = (-math.log(len(KAPPAS)),) * len(KAPPAS)
         self._void = False
+        self._path: Path | None = None
+
+    @property
+    def calibration(self) -> str:
+        """Digest of the calibration that it belongs to."""
+        return self._calibration
 
     @property
     def void(self) -> bool:
@@ -147,24 +162,30 @@ class Drift:
 
         Args:
             peak: its largest score. NaN, a score that was missing, counts as worse than any number.
-            u: fresh and uniform on (0, 1], such as ``1 − rng.random()``; it breaks ties. CalibrationError outside.
+            u: fresh and uniform on (0, 1], such as ``1 − rng.random()``; it breaks ties.
+
+        Raises:
+            CalibrationError: u is outside; or the episode was counted, and could not be kept in the file.
         """
         if not 0.0 < u <= 1.0:
             raise CalibrationError(f"u of the drift test must be in (0, 1], got {u!r}; 1 - rng.random() is")
-        if self._void:
-            return DriftScore(math.nan, self.log_evidence, void=True)
-        worst = math.inf if math.isnan(peak) else peak
-        p = self._smoothed(worst, u)
-        insort(self._maxima, worst)
+        p = math.nan if self._void else self._counted(math.inf if math.isnan(peak) else peak, u)
+        if self._path is not None:
+            self.save(self._path)
+        return DriftScore(p, self.log_evidence, self._void)
+
+    def _counted(self, peak: float, u: float) -> float:
+        """The p-value of one more episode, which is among those before the next."""
+        p = self._smoothed(peak, u)
+        insort(self._maxima, peak)
         self._log_weights = _after(self._log_weights, math.log(p), self.episodes)
-        evidence = self.log_evidence
-        self._void = evidence >= -math.log(self._alpha)
-        return DriftScore(p, evidence, self._void)
+        self._void = self.log_evidence >= -math.log(self._alpha)
+        return p
 
     def _smoothed(self, peak: float, u: float) -> float:
         n, above = len(self._maxima), bisect_right(self._maxima, peak)
         equal = above - bisect_left(self._maxima, peak)
-        return (n - above + u * (1 + equal)) / (n + 1)
+        return max((n - above + u * (1 + equal)) / (n + 1), _LEAST)
 
     def to_json(self) -> str:
         """Its state, sealed, to be carried over to the next run."""
@@ -203,6 +224,52 @@ class Drift:
         found._maxima, found._calibrated = list(state.maxima), state.calibrated
         found._log_weights, found._void = state.log_weights, state.void
         return found
+
+    @classmethod
+    def kept(cls, path: Path, calibration: str, maxima: Sequence[float], alpha: float = 0.01) -> Self:
+        """The test whose state is in the file at ``path``: begun where there is no file, and kept after every episode.
+
+        An episode that a crash cut off does not count. The other arguments are those of the class.
+
+        Raises:
+            CalibrationError: the file is damaged, edited, of another calibration or alpha, or cannot be written.
+        """
+        if not path.exists():
+            found = cls(calibration, maxima, alpha)
+            found.save(path)
+        else:
+            found = cls.load(path, calibration)
+        if found._alpha != alpha:
+            raise CalibrationError(f"{path}: drift test with alpha {found._alpha!r}, not {alpha!r}; keep to the first")
+        found._path = path
+        return found
+
+    @classmethod
+    def load(cls, path: Path, calibration: str) -> Self:
+        """Go on from ``save``. Raises CalibrationError as ``from_json``, and where the file cannot be read."""
+        try:
+            return cls.from_json(path.read_bytes(), calibration)
+        except OSError as error:
+            raise CalibrationError(f"{path}: state of the drift test cannot be read: {error}") from error
+        except CalibrationError as error:
+            raise CalibrationError(f"{path}: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Replace the file by ``to_json``, as a whole and on the disk before this returns; raises CalibrationError."""
+        aside = path.with_name(path.name + ".new")
+        try:
+            with aside.open("w", encoding="utf-8") as file:
+                file.write(self.to_json() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise CalibrationError(f"{path}: state of the drift test cannot be kept: {error}") from error
 
 
 def share(episode: int) -> float:

@@ -7,11 +7,10 @@ from typing import Final
 
 from safeguard.core.errors import ConfigError
 from safeguard.core.types import Evidence, Score
+from safeguard.monitors.scores import LARGEST
 
 _NOT_FINITE: Final = Score(math.nan, "the filter's effort is not finite")
-
 _QUIET: Final = 1e-6
-_LARGEST: Final = 1e12
 
 
 class ShieldEffort:
@@ -44,7 +43,7 @@ class ShieldEffort:
         effort = 0.0 if previous is None else previous.filter.effort
         if not math.isfinite(effort):
             return _NOT_FINITE
-        self._level += self._gain * (min(effort, _LARGEST) - self._level)
+        self._level += self._gain * (min(effort, LARGEST) - self._level)
         if self._level < _QUIET:
             self._level = 0.0
         return Score(self._level)

@@ -11,6 +11,7 @@ eigenvalues are replaced by their mean, so that what P leaves out still counts.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,14 +19,14 @@ import numpy as np
 
 from safeguard.core.errors import CalibrationError, MissingExtraError
 from safeguard.core.types import Proposal, Score, Vector, frozen_array
-from safeguard.monitors.held import HeldScore, scored
+from safeguard.monitors.held import HeldScore
+from safeguard.monitors.scores import scored
 
 LEAST: Final = 20  # rows; with fewer even a shrunk covariance is mostly shrinkage
 _COMPONENTS: Final = 64
 _INDEX: Final = 256
 _NEIGHBOURS: Final = 5
 _CONSTANT: Final = 1e-9  # of a feature's size; less variation than that is rounding
-_FLOOR: Final = 1e-6  # of the eigenvalues of features with variance 1; what varies less is rounding
 
 _NAMES: Final = ("mean", "scale", "basis", "whiten", "rest", "index")
 _BROKEN: Final = "features are not finite"
@@ -142,8 +143,9 @@ class _Embedded(HeldScore):
         with np.errstate(all="ignore"):
             return self._distance(features)
 
+    @abstractmethod
     def _distance(self, features: Vector) -> Score:
-        raise NotImplementedError
+        """The score of features of the right shape."""
 
 
 class Mahalanobis(_Embedded):

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from typing import Final
 
 from safeguard.core.types import Evidence, Proposal, Score
-
-NOTHING: Final = Score(0.0)
-_LARGEST: Final = 1e12
-
-
-def scored(value: float, broken: str, detail: str = "") -> Score:
-    """``value`` as a score, at most 1e12; NaN with the words of ``broken`` where it is not finite."""
-    return Score(min(value, _LARGEST), detail) if math.isfinite(value) else Score(math.nan, broken)
+from safeguard.monitors.scores import NOTHING
 
 
 class HeldScore(ABC):

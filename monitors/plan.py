@@ -16,6 +16,7 @@ from safeguard.core.config import PlanConfig
 from safeguard.core.enums import Cause, Reference
 from safeguard.core.errors import ConfigError, SpecError
 from safeguard.core.types import NS_PER_S, ActionSpec, Indices, Proposal, RobotState, Vector, Verdict, frozen_array
+from safeguard.monitors.motion import is_joint_motion
 from safeguard.monitors.verdicts import passed, unproven, warned
 
 Verdicts: TypeAlias = tuple[Verdict, ...]
@@ -24,17 +25,8 @@ _JUMP: Final = passed("plan.jump")
 _NO_START: Final = unproven("plan.jump", "the way to the first row was not looked at: nothing says where it starts")
 _SET_POINT: Final = unproven("plan.jump", "a single row is a set point, which may be far away, and no plan")
 
-_UNITS: Final = {
-    Reference.ABSOLUTE: ("rad", "m"),
-    Reference.PD_TARGET: ("rad", "m"),
-    Reference.CHUNK_RELATIVE: ("rad", "m"),
-    Reference.DELTA: ("rad", "m"),
-    Reference.VELOCITY: ("rad/s", "m/s"),
-}
-"""References whose rows are joint motion, and the units in which the limits of the joints can be compared."""
-
 _PLACES: Final = (Reference.ABSOLUTE, Reference.PD_TARGET, Reference.CHUNK_RELATIVE)
-"""Of these, the ones whose rows are places; the others' rows are steps."""
+"""References whose rows are places; the others' rows are steps."""
 
 
 class PlanSanity:
@@ -62,7 +54,7 @@ class PlanSanity:
     ) -> None:
         config = config or PlanConfig()
         self._spec, self._joints, self._config = spec, tuple(joints), config
-        self._evaluated = spec.unit in _UNITS.get(spec.reference, ())
+        self._evaluated = is_joint_motion(spec)
         if self._evaluated:
             self._columns = _columns(spec, self._joints)
         self._unit = spec.unit.removesuffix("/s")

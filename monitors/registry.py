@@ -13,6 +13,7 @@ from safeguard.core.config import MonitorsConfig
 from safeguard.core.protocols import Monitor
 from safeguard.core.types import NS_PER_S, ActionSpec, Evidence, Vector
 from safeguard.monitors.action import ChunkMagnitude, OverlapError, ReversalRate
+from safeguard.monitors.cusum import MEDIAN, OverlapCusum
 from safeguard.monitors.effort import ShieldEffort
 from safeguard.monitors.embedding import CosineKnn, Mahalanobis
 from safeguard.monitors.joint import Witness
@@ -91,6 +92,11 @@ def _moves(setting: Setting) -> bool:
 def _overlaps(setting: Setting) -> bool:
     """A policy of single steps has no two rows between which something could lie."""
     return _moves(setting) and setting.spec.chunk > 1
+
+
+def _sums(setting: Setting) -> bool:
+    """The usual overlap was learned from the fit episodes."""
+    return _overlaps(setting) and MEDIAN in setting.fit
 
 
 def _embeds(setting: Setting) -> bool:
@@ -228,6 +234,15 @@ REGISTRY: Final[tuple[Entry, ...]] = (
         make=lambda setting: CosineKnn(setting.fit),
         trip=_opposite,
         applies=_embeds,
+    ),
+    Entry(
+        name="overlap_cusum",
+        witness="novelty",  # what it has summed up stays when the cause is gone: alone it may only warn
+        budget_us=1.0,
+        resolution=1e-2,
+        make=lambda setting: OverlapCusum(_motion(setting), setting.fit[MEDIAN]),
+        trip=_leaping,
+        applies=_sums,
     ),
 )
 """In the order in which they are asked and recorded."""

@@ -21,11 +21,10 @@ from safeguard.core.types import (
     TorqueCommand,
     Vector,
 )
+from safeguard.monitors.scores import LARGEST, NOTHING
 
-_NOTHING: Final = Score(0.0)
 _NOT_FINITE: Final = Score(math.nan, "measured speed or predicted acceleration is not one finite number per joint")
 _STANDING: Final = Score(math.nan, "the stamp of the measured state does not advance")
-_LARGEST: Final = 1e12
 _QUIET: Final = 1e-6
 _OWN: Final = (FilterStatus.ADMISSIBLE, FilterStatus.CORRECTED, FilterStatus.BACKUP)
 
@@ -85,12 +84,12 @@ class ModelResidual:
         if self._before is None:
             return self._forget(_NOT_FINITE)
         if before is None or predicted is None:
-            return self._forget(_NOTHING)
+            return self._forget(NOTHING)
         passed = self._before[0] - before[0]
         if passed <= 0:
             return self._forget(_STANDING)
         if passed > predicted[0]:
-            return self._forget(_NOTHING)
+            return self._forget(NOTHING)
         return self._smoothed(passed, before[1], self._before[1], predicted[1])
 
     def _smoothed(self, passed: int, before: list[float], now: list[float], predicted: list[float]) -> Score:
@@ -102,7 +101,7 @@ class ModelResidual:
         if not math.isfinite(sum(sizes)):
             return self._forget(_NOT_FINITE)
         worst = max(sizes)
-        return _NOTHING if worst < _QUIET else Score(min(worst, _LARGEST), self._details[sizes.index(worst)])
+        return NOTHING if worst < _QUIET else Score(min(worst, LARGEST), self._details[sizes.index(worst)])
 
     def _acting(self, previous: Decision | None) -> _Predicted | None:
         """What acted since the tick before, where that was a command of the filter's own."""

@@ -120,12 +120,14 @@ def _replayed(run: Path) -> Finding:
     if report.divergence is not None:
         at = report.divergence
         return Finding("contradicted", f"episode {at.episode}, tick {at.tick} (record {at.seq}) differs: {at.path}")
-    if report.losses:
-        return Finding("missing", str(report.losses[0]))
-    if not report.agrees:
+    if not report.decisions and not report.losses:
         return Finding("missing", "no decision to replay")
-    how = "identical" if report.identical else "the same within the tolerances of the schema"
-    return Finding("supported", f"{report.decisions:,} decisions came out {how}")
+    how = "the same within the tolerances of the schema" if report.deviations else "identical"
+    came = f"{report.decisions:,} decisions came out {how}"
+    if report.losses:
+        more = f"; and {len(report.losses) - 1:,} more losses" if report.losses[1:] else ""
+        return Finding("missing", f"{came}; but {report.losses[0]}{more}")
+    return Finding("supported", came)
 
 
 def _table_checked(strategy: str, digest: str, period: float) -> Finding:

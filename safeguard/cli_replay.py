@@ -49,7 +49,7 @@ def audit_replay(
     """Recompute every decision of a run; exit code 3 at the first that differs, 5 where records were lost.
 
     Bit for bit on the machine that recorded it, elsewhere within tolerances. With --what-if or --set: the recorded
-    inputs under another configuration, and which decisions would change (exit code 0).
+    inputs under another configuration, and which decisions would change (no exit code 3).
     """
     if what_if is not None or assignments:
         if tolerant:
@@ -85,6 +85,7 @@ def _what_if(run: Path, episodes: list[int] | None, file: Path | None, sets: lis
     else:
         for line in _told(report):
             console.print(line, **_PLAIN)
+    raise typer.Exit(INCOMPLETE if report.losses else 0)
 
 
 def _told(report: WhatIfReport) -> Iterator[str]:
@@ -115,6 +116,7 @@ def _told(report: WhatIfReport) -> Iterator[str]:
         yield f"  {change.recorded} → {change.recomputed}"
     if report.changed > len(report.first) > 0:
         yield f"and {report.changed - len(report.first):,} more"
+    yield from map(str, report.losses)
 
 
 @contextmanager

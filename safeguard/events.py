@@ -1,4 +1,4 @@
-"""Folds decisions into records of events: mode changes, faults, near misses, violations, fallbacks, health.
+"""Folds decisions into records of events: mode changes, faults, near misses, violations, fallbacks, effects, health.
 
 Nothing here is an input of a decision. What comes out depends on decisions, measurements and the tick's time alone,
 health apart, which asks the recorder. ``safeguard.audit.records.events`` has what the bodies mean.
@@ -6,7 +6,10 @@ health apart, which asks the recorder. ``safeguard.audit.records.events`` has wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +17,27 @@ from numpy.typing import NDArray
 from safeguard.audit.journal.journal import Journal
 from safeguard.audit.journal.settings import EventsConfig
 from safeguard.audit.records.encode import JsonObject
-from safeguard.core.compiled import FLAG, OUT_MATRIX, VECTOR, entry, kernel
-from safeguard.core.enums import Cause, Mode, RecordKind
+from safeguard.core.compiled import FLAG, NUMBER, OUT_MATRIX, VECTOR, entry, kernel, private
+from safeguard.core.enums import STATE_CAUSES, Cause, FilterStatus, Level, Mode, RecordKind
 from safeguard.core.protocols import Platform
-from safeguard.core.types import NS_PER_S, Decision, Observation, Vector
+from safeguard.core.types import (
+    NS_PER_S,
+    Decision,
+    Observation,
+    PositionCommand,
+    RobotState,
+    TorqueCommand,
+    Vector,
+    Verdict,
+)
 from safeguard.modes import ModeTable
+from safeguard.monitors import Calibration
+from safeguard.monitors.normal import RankScale
 from safeguard.spans import Event, Fallbacks, Faults, Limits, Tick
+
+_OWN: Final = (FilterStatus.ADMISSIBLE, FilterStatus.CORRECTED, FilterStatus.BACKUP)
+_RESIDUAL, _WARN_RUNG = "model_residual", "joint.warn"
+_OK, _UNCALIBRATED, _WARN = Level.OK, Level.UNCALIBRATED, Level.WARN  # looking them up takes longer than to compare
 
 
 @kernel(FLAG, VECTOR, VECTOR, OUT_MATRIX)
@@ -31,8 +49,182 @@ def _beyond(q: Vector, v: Vector, limits: NDArray[np.float64]) -> bool:
     return found
 
 
+@kernel(NUMBER, VECTOR, VECTOR, VECTOR, NUMBER, VECTOR, OUT_MATRIX)
+def _deviate(v: Vector, before: Vector, a: Vector, seconds: float, scale: Vector, sums: NDArray[np.float64]) -> float:
+    """The largest deviation of a joint from the speed predicted, times its scale; NaN if one is no finite number.
+
+    Rows of ``sums``: largest deviation of each joint and sum of the squares, which go on unless it is NaN; this one.
+    """
+    worst = 0.0
+    for j in range(v.shape[0]):
+        sums[2, j] = abs(v[j] - before[j] - a[j] * seconds)
+        share = sums[2, j] * scale[j]
+        if not share < np.inf:
+            return np.nan
+        worst = max(worst, share)
+    for j in range(v.shape[0]):
+        sums[0, j] = max(sums[0, j], sums[2, j])
+        sums[1, j] += sums[2, j] * sums[2, j]
+    return worst
+
+
+def residual_limit(calibration: Calibration | None) -> float | None:
+    """The score of ``model_residual`` that alone reaches the threshold of the joint warning; None without one."""
+    member = next((one for one in calibration.members if one.name == _RESIDUAL), None) if calibration else None
+    if calibration is None or member is None or calibration.rungs[0].threshold is None:
+        return None
+    scale, threshold = RankScale(member.maxima, member.resolution), calibration.rungs[0].threshold
+    low, high = 0.0, 1.0
+    while scale(high) <= threshold:
+        low, high = high, 2.0 * high
+    for _ in range(60):  # the scale rises strictly
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if scale(middle) <= threshold else (low, middle)
+    return low
+
+
+class Effects:
+    """What the body did, held against what the filter's model said of the commands that it was sent.
+
+    Args:
+        joints: their names.
+        fast: speed limits, shape (n,), rad/s.
+        most: ticks that one record is about.
+        delay_ticks: periods from a decision to its effect.
+        limit: what ``residual_limit`` says.
+    """
+
+    def __init__(self, joints: Sequence[str], fast: Vector, most: int, delay_ticks: int, limit: float | None) -> None:
+        self._joints, self._most, self._limit = joints, most, limit
+        self._scale = private(np.where(np.isfinite(fast), 1.0 / fast, 1.0))
+        self._sums = np.zeros((3, len(joints)))
+        self._delay = delay_ticks + 1
+        self._places = 0, 0  # of the two verdicts that the rule needs, from the end
+        self._deviate = entry(_deviate)
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the episode."""
+        self._sent = deque[tuple[int, Vector] | None]([None] * self._delay, self._delay)
+        self._before: RobotState | None = None
+        self._next = self._blind = 0
+        self._begun = False
+        self._clear()
+
+    def _clear(self) -> None:
+        self._first = self._next
+        self._no_command = self._no_state = self._gap = self._unruled = 0
+        self._sums[:] = 0.0
+        self._share, self._worst, self._residual, self._differs = -1.0, 0, -math.inf, False
+
+    def hear(self, decision: Decision, state: RobotState | None) -> tuple[Event, ...]:
+        """The effect that is complete with this decision; ``state`` as measured, None without the joints' shape."""
+        tick = decision.tick
+        if tick != self._next:
+            self._skip(tick)
+        self._next, self._begun = tick + 1, True
+        if state is not None and decision.causes and not STATE_CAUSES.isdisjoint(decision.causes):
+            state = None
+        self._look(decision, state)
+        self._before = state
+        self._sent.append(self._told(decision))
+        return () if tick - self._first + 1 < self._most else self.end(decision)
+
+    def end(self, decision: Decision) -> tuple[Event, ...]:
+        """The effect of what was heard since the last one, if anything; ``decision`` was the last."""
+        ticks, residual = self._next - self._first, self._residual
+        judged = ticks - self._no_command - self._no_state - self._gap
+        if not ticks:
+            return ()
+        largest, squares, _ = self._sums
+        body: JsonObject = {
+            "episode": decision.episode,
+            "enforcement": decision.enforcement.value,
+            "first": self._first,
+            "last": self._next - 1,
+            "judged": judged,
+            "no_command": self._no_command,
+            "no_state": self._no_state,
+            "gap": self._gap,
+            "largest": largest.tolist() if judged else [],
+            "rms": np.sqrt(squares / judged).tolist() if judged else [],
+            "worst": self._worst if judged else None,
+            "worst_joint": self._joints[int(np.argmax(largest * self._scale))] if judged else "",
+            "residual": residual if math.isfinite(residual) else None,
+            "threshold": self._limit,
+            "rule": "none" if self._limit is None else "warn_rung",
+            "agreement": "differs" if self._differs else "agrees" if judged and not self._unruled else "not_judged",
+        }
+        self._clear()
+        return ((RecordKind.EFFECT, body),)
+
+    def _skip(self, tick: int) -> None:
+        """Ticks before this one were not recorded, nor was what acts now; before the first there is nothing to miss."""
+        if self._begun:
+            self._gap, self._blind = self._gap + tick - self._next, self._delay
+        else:
+            self._first = tick
+
+    def _look(self, decision: Decision, state: RobotState | None) -> None:
+        """Count the tick as judged, or why not."""
+        sent, before = self._sent[0], self._before
+        if self._blind:
+            self._blind -= 1
+            self._gap += 1
+        elif sent is None:
+            self._no_command += 1
+        elif state is None or before is None or (passed := state.t - before.t) <= 0:
+            self._no_state += 1
+        elif passed > sent[0]:
+            self._no_command += 1
+        else:
+            share = self._deviate(state.v, before.v, sent[1], passed / NS_PER_S, self._scale, self._sums)
+            if share != share:
+                self._no_state += 1
+                return
+            if share > self._share:
+                self._share, self._worst = share, decision.tick
+            self._hold_against(decision.verdicts)
+
+    def _told(self, decision: Decision) -> tuple[int, Vector] | None:
+        """How long the command is valid, ns, and what it does by the model, rad/s²; None if not the filter's own."""
+        command, result = decision.command, decision.filter
+        if isinstance(command, TorqueCommand):
+            told, own = command.tau, result.torque
+        elif isinstance(command, PositionCommand) and result.position is not None:
+            told, own = command.q, result.position
+        else:
+            return None
+        if result.status not in _OWN or not (told is own or told.tobytes() == own.tobytes()):
+            return None
+        a = np.ascontiguousarray(result.acceleration, np.float64)
+        return (command.expires - command.t, a) if a.shape == self._scale.shape else None
+
+    def _hold_against(self, verdicts: Sequence[Verdict]) -> None:
+        """The rule: is it the residual that the joint warning alarms about?"""
+        at, warns_at = self._places
+        if not (at and len(verdicts) >= -at and verdicts[at].monitor == _RESIDUAL):
+            self._places = at, warns_at = _place(verdicts, _RESIDUAL), _place(verdicts, _WARN_RUNG)
+        if not at:
+            self._unruled += 1
+            return
+        said, limit = verdicts[at], self._limit
+        if said.score > self._residual:
+            self._residual = said.score
+        warns = verdicts[warns_at].level
+        if limit is None or not warns_at or said.level is not _OK or warns is _UNCALIBRATED:
+            self._unruled += 1
+        elif warns is _WARN and said.score > limit:
+            self._differs = True
+
+
+def _place(verdicts: Sequence[Verdict], monitor: str) -> int:
+    """Where it stands, from the end: behind it the same stand in every tick. 0 if nowhere."""
+    return next((k - len(verdicts) for k, verdict in enumerate(verdicts) if verdict.monitor == monitor), 0)
+
+
 class Events:
-    """Folds the decisions of one shield; a tick in which nothing begins or ends costs it about a microsecond.
+    """Folds the decisions of one shield; a tick in which nothing begins or ends costs it about three microseconds.
 
     Args:
         platform: its identity has the limits, its ``standstill`` says what standing is.
@@ -41,6 +233,8 @@ class Events:
         journal: takes the records, and is asked how it is.
         certificate: digest of the certificate behind the braking figures, or None.
         settings: thresholds; those of the journal if None.
+        delay_ticks: periods from a decision to its effect.
+        calibration: of the monitors; without one nobody says whether the body obeys.
     """
 
     def __init__(
@@ -51,6 +245,9 @@ class Events:
         journal: Journal,
         certificate: str | None = None,
         settings: EventsConfig | None = None,
+        *,
+        delay_ticks: int = 0,
+        calibration: Calibration | None = None,
     ) -> None:
         self._journal, self._platform = journal, platform
         self._settings = settings or journal.events
@@ -61,6 +258,8 @@ class Events:
         self._due: int | None = None
         self._ticks = self._slowest_record = self._slowest_tick = self._overruns = 0
         self._shape, self._beyond = (len(platform.joints),), entry(_beyond)
+        most, limit = max(1, round(self._settings.effect_s / period)), residual_limit(calibration)
+        self._effects = Effects(platform.joints, platform.v_max, most, delay_ticks, limit)
         self.begin(Mode.BOOT)
 
     def begin(self, mode: Mode) -> None:
@@ -70,6 +269,7 @@ class Events:
         self._limits = Limits(self._platform, self._settings, self._dwell)
         self._fallbacks = Fallbacks(self._platform, self._known, self._dwell)
         self._rows, self._least = self._limits.rows, self._limits.least
+        self._effects.begin()
         self._last: Decision | None = None
         self._key: tuple[object, ...] = ()
         self._now = self._wake = 0
@@ -96,7 +296,8 @@ class Events:
     def after(self, decision: Decision, observation: Observation, now: int) -> tuple[Event, ...]:
         """The events that ``decision`` at ``now`` ns completes.
 
-        At most one for each cause, four near misses, three violations, two of a fallback, a mode change, health.
+        At most one for each cause, four near misses, three violations, two of a fallback, a mode change, an effect,
+        health.
         """
         self._last, self._now = decision, now
         timings, result, state = decision.timings, decision.filter, observation.state
@@ -117,6 +318,7 @@ class Events:
         )
         margins, least, due = result.margins, self._least, self._due
         measured = state.q.shape == state.v.shape == self._shape
+        effect = self._effects.hear(decision, state if measured else None)
         if (
             key == self._key
             and decision.tick < self._wake
@@ -128,15 +330,16 @@ class Events:
             and not margins.clearance < least[3]
             and not (measured and self._beyond(state.q, state.v, self._rows))
         ):
-            return ()
+            return effect
         changed, self._key = key != self._key, key
-        return tuple(self._happened(Tick(decision, state if measured else None, now), changed))
+        return (*self._happened(Tick(decision, state if measured else None, now), changed), *effect)
 
     def end(self) -> Iterator[Event]:
-        """The ends of what is open, one period after the last decision, because its episode is over."""
+        """The last effect, and the ends of what is open, one period after the last decision: its episode is over."""
         last = self._last
         if last is not None:
             tick, now = last.tick + 1, self._now + self._period_ns
+            yield from self._effects.end(last)
             yield from self._faults.end(last.mode, tick, now)
             yield from self._limits.end(tick, now)
             yield from self._fallbacks.end(tick, now)

@@ -23,7 +23,16 @@ from safeguard.audit.journal.settings import AuditConfig
 from safeguard.audit.records.encode import Json, decision_body, encode_spec, jsonable
 from safeguard.controllers import ArmPlatform, controller_for
 from safeguard.core.config import ShieldConfig
-from safeguard.core.enums import Authority, Cause, Enforcement, FilterStatus, Mode, NominalKind, RecordKind
+from safeguard.core.enums import (
+    STATE_CAUSES,
+    Authority,
+    Cause,
+    Enforcement,
+    FilterStatus,
+    Mode,
+    NominalKind,
+    RecordKind,
+)
 from safeguard.core.errors import ConfigError
 from safeguard.core.protocols import Platform, Policy, PolicyPort
 from safeguard.core.robot import RobotModel
@@ -58,7 +67,6 @@ from safeguard.people import People, joint_velocities
 from safeguard.policies import InlinePort, as_policy
 from safeguard.selftest import self_test
 
-_STATE_CAUSES = frozenset({Cause.STATE_INVALID, Cause.STATE_STALE, Cause.STATE_ORDER, Cause.STATE_JUMP})
 _PERSON = frozenset({Cause.ESTOP, Cause.OPERATOR_STOP})
 _CHUNK = "fresh_chunks"  # the capability whose substitute is the rest of the chunk that is being followed
 _NO_PARTS = Parts()
@@ -82,7 +90,8 @@ class Shield:
             the proposal goes out as it is.
         calibration: artefact of the monitors; without one they score and are recorded, and alarm about nothing.
         void: why the calibration no longer holds (the shield that this one takes over from found a drift), or "".
-        drift: watches the episodes for drift; by default one of this shield's own.
+        drift: watches the episodes for drift: the file in which it goes on after a restart, or a ``Drift``; by default
+            it is the process's.
         lockout: file in which the count of emergency stops survives a restart (``LockoutFile``); without one it is
             the process's.
         mode, estops, commands: of the shield that this one takes over from: a stop stays until it is acknowledged,
@@ -91,7 +100,7 @@ class Shield:
     Raises:
         SpecError: the policy's actions do not fit the body.
         JournalError: the run folder cannot be created.
-        CalibrationError: the calibration was made for other monitors.
+        CalibrationError: the calibration was made for other monitors, or ``drift`` for another calibration.
         ConfigError: ``monitor_only`` contradicts ``enforcement``.
 
     Attributes:
@@ -125,7 +134,7 @@ class Shield:
         monitor_only: bool = False,
         calibration: Calibration | None = None,
         void: str = "",
-        drift: Drift | None = None,
+        drift: Drift | str | Path | None = None,
         mode: Mode = Mode.BOOT,
         lockout: str | Path | None = None,
         estops: int = 0,
@@ -168,7 +177,15 @@ class Shield:
             return None
         found = self.config.filter.certificate
         certificate = None if found is None else found.digest
-        return Events(self.platform, self.table, self.period, self.journal, certificate)
+        return Events(
+            self.platform,
+            self.table,
+            self.period,
+            self.journal,
+            certificate,
+            delay_ticks=self.config.filter.delay_ticks,
+            calibration=self.bank.calibration,
+        )
 
     def _setting(self) -> Setting:
         """What the monitors are built for."""
@@ -260,7 +277,7 @@ class Shield:
         Without enforcement any state of the right shape counts, as for a stack that has no shield.
         """
         seen, state = self._intake.observe(observation, now), observation.state
-        trusted = _STATE_CAUSES.isdisjoint([verdict.cause for verdict in seen])
+        trusted = STATE_CAUSES.isdisjoint([verdict.cause for verdict in seen])
         if trusted and (odd := self.platform.plausible(state)) is not None:
             seen, trusted = (*seen, failure("platform", Cause.STATE_INVALID, odd)), False
         if not trusted and self.enforcement is Enforcement.OFF:
@@ -503,6 +520,7 @@ class Shield:
             self._events.restart()
         if self._owns_journal and self.journal is not None:
             self.journal.close()
+        self.bank.end()
 
     def __enter__(self) -> Self:
         return self

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safeguard.audit.journal.settings import EventsConfig
+from safeguard.audit.records.bodies import UNITS
 from safeguard.audit.records.encode import Json, JsonObject, encode_number
-from safeguard.core.enums import Authority, Cause, Mode, RecordKind
+from safeguard.core.enums import STATE_CAUSES, Authority, Cause, Mode, RecordKind
 from safeguard.core.protocols import Platform
 from safeguard.core.types import Decision, RobotState, Vector
 
@@ -26,9 +27,8 @@ NEVER: Final = 1 << 63
 STOPS: Final = ("backup", "terminal_stop")
 """Sources of a filter result that is a stop."""
 
-_DOUBTS: Final = (Cause.STATE_INVALID, Cause.STATE_STALE, Cause.STATE_ORDER, Cause.STATE_JUMP)
 _TYPES: Final = ("bridge", "hold", "brake", "terminal_stop")
-_UNITS: Final = {"position": "rad", "velocity": "rad/s", "torque": "N·m", "clearance": "m", "self_collision": "m"}
+_UNITS: Final = {**UNITS, "self_collision": UNITS["clearance"]}
 
 
 class Tick(NamedTuple):
@@ -52,7 +52,7 @@ class Tick(NamedTuple):
     @property
     def doubts(self) -> list[Json]:
         """Active causes that say that the measurement is not to be trusted."""
-        return [cause.value for cause in self.decision.causes if cause in _DOUBTS]
+        return [cause.value for cause in self.decision.causes if cause in STATE_CAUSES]
 
 
 @dataclass(slots=True)
@@ -169,7 +169,7 @@ class Limits:
         """What begins and ends in this tick."""
         margins = at.decision.filter.margins
         found = (margins.position, margins.velocity, margins.torque, margins.clearance)
-        for limit, margin, least in zip(_UNITS, found, self.least, strict=False):
+        for limit, margin, least in zip(UNITS, found, self.least, strict=True):
             yield from self._near_miss(at, limit, margin, least)
         for limit in ("position", "velocity", "self_collision"):
             yield from self._violation(at, limit)
@@ -189,7 +189,7 @@ class Limits:
         one = self._open.get(name)
         if one is None:
             if margin < least:
-                body: JsonObject = {**at.where, "limit": limit, "least": least, "unit": _UNITS[limit]}
+                body: JsonObject = {**at.where, "limit": limit, "least": least, "unit": UNITS[limit]}
                 kept: JsonObject = {"at": self._nearest(limit, at), "value": encode_number(margin)}
                 self._open[name] = Span(tick, at.now, body, kept)
                 yield name[0], {**body, **kept, "phase": "begin"}

@@ -25,7 +25,7 @@ from safeguard.core.errors import ConfigError
 from safeguard.core.mistakes import mistakes
 from safeguard.core.protocols import PolicyPort
 from safeguard.core.types import Vector
-from safeguard.replay import Replay, Replayed, recorded_config, recorded_shield
+from safeguard.replay import Loss, Replay, Replayed, recorded_config, recorded_shield
 from safeguard.replay_compare import Comparison, Divergence, Outline
 from safeguard.shield import Shield
 
@@ -119,6 +119,7 @@ class WhatIfReport:
         torque: the largest difference in the filter's torque, or None where there is none.
         modes: ticks in each mode: as recorded, and as it would be.
         settings: keys of the configuration that differ: recorded and given value.
+        losses: where decisions could not be recomputed.
     """
 
     decisions: int
@@ -130,6 +131,7 @@ class WhatIfReport:
     torque: TorqueChange | None
     modes: Mapping[str, tuple[int, int]]
     settings: Mapping[str, tuple[JsonValue, JsonValue]]
+    losses: tuple[Loss, ...]
 
 
 def what_if(
@@ -180,6 +182,7 @@ def what_if(
         torque=count.torque,
         modes={mode: (count.before[mode], count.after[mode]) for mode in {**count.before, **count.after}},
         settings=settings,
+        losses=tuple(replay.losses),
     )
 
 

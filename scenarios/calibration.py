@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,7 +24,7 @@ from safeguard.core.errors import CalibrationError
 from safeguard.core.protocols import Monitor, PolicyPort
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Decision, Evidence, Observation, Proposal, RobotState, Vector
-from safeguard.monitors import Calibration, Entry, Origin, Setting, calibrate
+from safeguard.monitors import Calibration, Entry, Origin, Setting, calibrate, cusum
 from safeguard.monitors.calibration import role
 from safeguard.monitors.embedding import LEAST, learn
 from safeguard.monitors.joint import Witness
@@ -108,7 +108,7 @@ def calibrated(nominal: Sequence[Trace], config: MonitorsConfig, made_of: Origin
     if not nominal:
         raise CalibrationError("no nominal episode to calibrate on")
     learned = _learned([trace for index, trace in enumerate(nominal) if role(index) == "learn"])
-    setting = with_arrays(nominal[0].setting, learned)
+    setting = replace(nominal[0].setting, fit=learned)
     entries = [entry for entry, _ in monitors(setting)]
     scores = [full_scores(trace, setting) for trace in nominal]
     members: list[tuple[str, Witness, float]] = [(entry.name, entry.witness, entry.resolution) for entry in entries]
@@ -137,21 +137,8 @@ def record_trace(job: tuple[Scenario, ShieldConfig, int]) -> Trace:
 
     result = run_episode(scenario, episode=episode, config=config, make_shield=make, progress=watch)
     arrays = {name: np.array(values) for name, values in scores.items()}
-    return Trace(result.outcome, arrays, tuple(followed), with_arrays(made[0].bank.setting, {}))
-
-
-def with_arrays(setting: Setting, learned: Mapping[str, Vector]) -> Setting:
-    """``setting`` for monitors that have learned."""
-    return Setting(
-        setting.joints,
-        setting.period,
-        setting.spec,
-        setting.v_max,
-        setting.a_max,
-        setting.config,
-        dict(learned),
-        setting.delay_ticks,
-    )
+    setting = replace(made[0].bank.setting, fit={})  # what it had before is no dict, which alone can be pickled
+    return Trace(result.outcome, arrays, tuple(followed), setting)
 
 
 def full_scores(trace: Trace, setting: Setting) -> dict[str, Vector]:
@@ -175,7 +162,20 @@ def _rescored(trace: Trace, entry: Entry, monitor: Monitor) -> Vector:
 
 
 def _learned(traces: Sequence[Trace]) -> dict[str, Vector]:
-    """What the embedding monitors learn of these episodes; nothing where the policy exposes no features."""
+    """What monitors learn of these episodes."""
+    return {**_novelty(traces), **_overlap(traces)}
+
+
+def _overlap(traces: Sequence[Trace]) -> dict[str, Vector]:
+    """How far chunks usually contradict one another; nothing where they have single rows."""
+    known = [trace.scores.get("overlap_error") for trace in traces]
+    pairs = zip(known, traces, strict=True)
+    errors = [scores[[tick for tick, _ in trace.followed]] for scores, trace in pairs if scores is not None]
+    return cusum.learn(np.concatenate(errors)) if errors else {}
+
+
+def _novelty(traces: Sequence[Trace]) -> dict[str, Vector]:
+    """What the embedding monitors learn; nothing where the policy exposes no features."""
     rows = [proposal.features for trace in traces for _, proposal in trace.followed]
     known = [row for row in rows if row is not None]
     if len(known) < len(rows) or len(known) < LEAST:

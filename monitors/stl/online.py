@@ -1,7 +1,7 @@
 """Robustness of past-time formulas, online: one step a tick, bounded memory, a time that no interval changes.
 
-Space robustness ρ of Donzé and Maler (FORMATS 2010, definition 3), mirrored into the past and over ticks t of an
-episode that begins with tick 0:
+Space robustness ρ of Donzé and Maler (FORMATS 2010), mirrored into the past and over ticks t of an episode that
+begins with tick 0:
 
     ρ(μ ≥ 0, t) = μ(t)          ρ(¬φ) = −ρ(φ)          ρ(φ ∧ ψ) = min(ρ(φ), ρ(ψ))          ρ(φ ∨ ψ) = max
     ρ(once[a:b] φ, t)         = max over t' in [t−b, t−a], t' ≥ 0, of ρ(φ, t')       of nothing: −∞
@@ -9,7 +9,7 @@ episode that begins with tick 0:
     ρ(φ since[a:b] ψ, t)      = max over the same of min(ρ(ψ, t'), min over (t', t] of ρ(φ))
     ρ(previously φ, t)        = ρ(φ, t−1)                                            at t = 0: −∞
 
-ρ > 0 says that the formula holds, ρ < 0 that it does not (their theorem 1); at 0 either may be. An operator is NaN
+ρ > 0 says that the formula holds, ρ < 0 that it does not; at 0 either may be. An operator is NaN
 as long as a NaN lies in what its interval covers: nobody can say.
 """
 
@@ -282,7 +282,7 @@ class _Running:
 class _Since:
     """φ since[a:b] ψ = historically[0:a−1] φ ∧ once[a:a](once[0:b−a] ψ ∧ φ since ψ), every part O(1).
 
-    The last conjunction is that of Donzé, Ferrère and Maler (CAV 2013, lemma 2) in the past. Without an interval:
+    The last conjunction is that of Donzé, Ferrère and Maler (CAV 2013) in the past. Without an interval:
     s_t = max(ψ_t, min(φ_t, s_{t−1})), s_{−1} = −∞.
     """
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from math import isnan, nan
-from typing import Final
 
 from safeguard.core.config import FormulaConfig
-from safeguard.core.enums import Cause, Level
+from safeguard.core.enums import Level
 from safeguard.core.types import Evidence, Verdict
+from safeguard.monitors.rung import ANSWERS
+from safeguard.monitors.scores import LARGEST
 from safeguard.monitors.stl.grammar import complaint, parse
 from safeguard.monitors.stl.online import build
+from safeguard.monitors.stl.planted import TICKS, streams
 from safeguard.monitors.stl.signals import Signals, UnknownSignalError
 from safeguard.monitors.stl.tree import Comparison
-
-_RUNGS: Final = {
-    "warn": (Level.WARN, Cause.MONITOR_WARN),
-    "degrade": (Level.DEGRADE, Cause.MONITOR_DEGRADE),
-    "stop": (Level.STOP, Cause.MONITOR_STOP),
-}
-_LARGEST: Final = 1e12  # an infinite robustness is recorded as this
 
 
 class Requirement:
@@ -40,6 +35,9 @@ class Requirement:
 
     Raises:
         ConfigError: the formula cannot be read, or names what does not exist; with the column.
+
+    Attributes:
+        unproven: why it is UNPROVEN and not OK while nothing is wrong, or "" (law 9); ``prove`` finds out.
     """
 
     def __init__(
@@ -51,7 +49,7 @@ class Requirement:
     ) -> None:
         self.name = f"requirement.{config.name}"
         self.formula = " ".join(config.formula.split())
-        self._level, self._cause = _RUNGS[config.rung]
+        self._level, self._cause = ANSWERS[config.rung]
         self._comparisons: list[Comparison] = []
         where = f"requirement {config.name!r}"
         parsed = parse(config.formula, period, where)
@@ -60,6 +58,21 @@ class Requirement:
         except UnknownSignalError as error:
             raise complaint(where, config.formula, parsed.signals[error.name], str(error)) from None
         self._node = build(parsed.formula, self._signals.names, self._comparisons)
+        self._formula, self._joints = parsed.formula, tuple(joints)
+        self.unproven = ""
+
+    def prove(self) -> None:
+        """Show it streams that should break it; if it calls none of them broken it is ``unproven`` from then on."""
+        tripped = any(0.0 < score < LARGEST for score in self._planted())
+        self.unproven = "" if tripped else f"unproven: nothing planted broke it within {TICKS} ticks"
+        self.reset()
+
+    def _planted(self) -> Iterator[float]:
+        """Its scores on what is planted. An infinite one comes from an interval in which nothing has happened yet."""
+        for stream in streams(self._formula, self._joints):
+            self.reset()
+            for evidence in stream:
+                yield self.check(evidence).score
 
     def reset(self) -> None:
         """Start a new episode."""
@@ -71,10 +84,11 @@ class Requirement:
         values = self._signals.read(evidence)
         robustness, decisive = self._node.step(values)
         if robustness >= 0.0:
-            return Verdict(self.name, Level.OK, max(0.0 - robustness, -_LARGEST), 0.0)
+            level = Level.UNPROVEN if self.unproven else Level.OK
+            return Verdict(self.name, level, max(0.0 - robustness, -LARGEST), 0.0, detail=self.unproven)
         if isnan(robustness):
             return Verdict(self.name, self._level, nan, 0.0, cause=self._cause, detail=self._missing(values))
-        score, detail = min(-robustness, _LARGEST), self._broken(robustness, decisive)
+        score, detail = min(-robustness, LARGEST), self._broken(robustness, decisive)
         return Verdict(self.name, self._level, score, 0.0, cause=self._cause, detail=detail)
 
     def _broken(self, robustness: float, decisive: int) -> str:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from math import inf, isfinite, nan
 from typing import Final, TypeAlias
 
-from safeguard.core.types import NS_PER_S, Evidence, Margins
+import numpy as np
+
+from safeguard.core.enums import Mode
+from safeguard.core.types import NS_PER_S, Evidence, Margins, Observation, RobotState, Sensor, Vector
+from safeguard.monitors.proof import decision, proposal
+from safeguard.monitors.scores import LARGEST
 
 Reader: TypeAlias = Callable[[Evidence], float]
 
@@ -121,6 +127,51 @@ class Signals:
         else:
             since = evidence.now if self._begin is None else self._begin
         return (evidence.now - since) / NS_PER_S
+
+
+# -- the other way round ----------------------------------------------------------------------------------
+
+
+def plausible(name: str, values: Iterable[float]) -> list[float]:
+    """Those of ``values`` that the signal can have; for the mode all there are."""
+    if name == "mode":
+        return [float(mode) for mode in Mode]
+    least = 0.0 if name in ("speed", "effort", "age.proposal") else -LARGEST
+    return list(dict.fromkeys(max(value, least) for value in values if abs(value) <= LARGEST))
+
+
+def plant(values: Mapping[str, float], joints: Sequence[str]) -> Evidence:
+    """Evidence of a tick in which the named signals have these ``values``, as far as they go together.
+
+    ``speed`` is that of a joint whose own is not named. Joints, chunk and decision are made from nothing.
+    """
+    q = np.array([values.get(f"q.{joint}", 0.0) for joint in joints])
+    v = np.array([values.get(f"v.{joint}", 0.0) for joint in joints])
+    free = next((k for k, joint in enumerate(joints) if f"v.{joint}" not in values), None)
+    if free is not None:
+        v[free] = values.get("speed", 0.0)
+    state = RobotState(q, v, -round(NS_PER_S * values.get("age.state", 0.0)))
+    chunk = proposal(0, -round(NS_PER_S * values.get("age.proposal", 0.0)), np.zeros((1, len(joints))))
+    made = decision(len(joints), 0, 1.0, effort=values.get("effort", 0.0))
+    position, velocity, torque, clearance = (values.get(name, 1.0) for name in _OF_MARGINS)
+    margins = Margins(position, velocity, torque, clearance, "")
+    previous = replace(made, mode=Mode(int(values.get("mode", 0.0))), filter=replace(made.filter, margins=margins))
+    return Evidence(Observation(state, _sensors(values)), 0, chunk, chunk, previous)
+
+
+def _sensors(values: Mapping[str, float]) -> dict[str, Sensor]:
+    """Sensors with these elements, the others 0."""
+    found: dict[str, Vector] = {}
+    for name, value in values.items():
+        if match := _SENSOR.fullmatch(name):
+            index = int(match["index"] or 0)
+            known = found.get(match["name"], np.zeros(0))
+            found[match["name"]] = np.pad(known, (0, max(0, index + 1 - known.size)))
+            found[match["name"]][index] = value
+    return {name: Sensor(value, 0) for name, value in found.items()}
+
+
+# -- reading ----------------------------------------------------------------------------------------------
 
 
 def _joint(kind: str, index: int, n: int) -> Reader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -116,6 +116,26 @@ class Previously:
 
 
 Formula: TypeAlias = Comparison | Not | Every | Some | Once | Historically | Since | Previously
+
+
+def inside(formula: Formula) -> tuple[Formula, ...]:
+    """The formulas that it is made of."""
+    match formula:
+        case Comparison():
+            return ()
+        case Every(of) | Some(of):
+            return of
+        case Since(left, right):
+            return left, right
+        case Not(of) | Once(of) | Historically(of) | Previously(of):
+            return (of,)
+
+
+def parts(formula: Formula) -> Iterator[Formula]:
+    """Itself and every formula in it."""
+    yield formula
+    for part in inside(formula):
+        yield from parts(part)
 
 
 @dataclass(frozen=True, slots=True)

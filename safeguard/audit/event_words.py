@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
-from safeguard.audit.records.bodies import Body, Number
+from safeguard.audit.records.bodies import UNITS, Body, Number
 from safeguard.audit.records.decode import decode_number
 from safeguard.audit.records.events import (
     Changed,
     ConfigIntervention,
+    Effect,
     Fallback,
     FaultDetected,
     Health,
@@ -21,8 +22,8 @@ from safeguard.audit.records.events import (
 from safeguard.core.enums import Enforcement, Mode, RecordKind
 from safeguard.core.types import NS_PER_S
 
-ECHOES: Final = (RecordKind.MODE_CHANGE, RecordKind.FAULT_DETECTED, RecordKind.HEALTH)
-"""Kinds that repeat what rows of decisions say, or say that all is well: shown where they are asked for."""
+ECHOES: Final = (RecordKind.MODE_CHANGE, RecordKind.FAULT_DETECTED, RecordKind.HEALTH, RecordKind.EFFECT)
+"""Kinds that repeat what rows of decisions say, or mostly say that all is well: shown where they are asked for."""
 
 EVENTS: Final = (*ECHOES, RecordKind.FALLBACK, RecordKind.NEAR_MISS, RecordKind.VIOLATION)
 """Kinds that stand between decisions and interrupt nothing."""
@@ -63,6 +64,8 @@ def told_event(body: Body) -> tuple[str, str, Grade] | None:
             problem = f"; {body.problem}" if body.problem else ""
             grade: Grade = "error" if problem else "info"
             return "health", f"{figures}, {body.overruns:,} of {body.ticks:,} ticks late{problem}", grade
+        case Effect():
+            return "effect", _effect(body), "warn" if body.agreement == "differs" else "info"
         case SoftwareChange():
             told = "; ".join(map(_change, body.changes[:SHOWN_CHANGES]))
             more = f"; and {len(body.changes) - SHOWN_CHANGES} more" if len(body.changes) > SHOWN_CHANGES else ""
@@ -83,6 +86,19 @@ def _fallback(body: Fallback) -> str:
         return f"{name}{sent}: {stood}"
     by = "cut off by the end of the episode" if body.ended == "episode" else f"the {body.ended} moves"
     return f"end: {name}{sent} for {_seconds(body.duration_ns)}, {stood}, {by}"
+
+
+def _effect(body: Effect) -> str:
+    counts = {"judged": body.judged, "without a command": body.no_command, "without a state": body.no_state}
+    told = ", ".join(f"{count:,} {name}" for name, count in {**counts, "in a gap": body.gap}.items() if count)
+    said = [f"{body.agreement.replace('_', ' ')}: ticks {body.first} to {body.last}, {told}"]
+    if body.worst is not None:
+        most = _figure(max(body.largest, key=decode_number))
+        said.append(f"up to {most} {UNITS['velocity']} off, worst{_at(body.worst_joint)} in tick {body.worst}")
+    if body.residual is not None:
+        least = "" if body.threshold is None else f", {_figure(body.threshold)} would be too much"
+        said.append(f"residual up to {_figure(body.residual)}{least}")
+    return "; ".join(said)
 
 
 def _phase(body: SpanBody, name: str = "") -> str:

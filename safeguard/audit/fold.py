@@ -6,15 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from safeguard.audit.records.bodies import FilterBody, OutcomeBody, ProposalBody, VerdictBody, full_verdict
+from safeguard.audit.records.bodies import UNITS, FilterBody, OutcomeBody, ProposalBody, VerdictBody, full_verdict
 from safeguard.audit.records.decode import decode_number
 from safeguard.audit.records.registry import DecisionRecord
 from safeguard.audit.timeline import Moment
 from safeguard.core.enums import Cause, FilterStatus, Level, Mode
 from safeguard.core.types import NS_PER_S
-
-UNITS: Final = {"position": "rad", "velocity": "rad/s", "torque": "N·m", "clearance": "m"}
-"""Margins of a decision and their units."""
 
 PAUSE_S: Final = 0.1
 """Corrections that are no further apart are one intervention."""

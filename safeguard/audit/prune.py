@@ -17,7 +17,7 @@ from safeguard.audit.journal.cut import CUT, PART, SIGNATURE, Cut, boundary, rea
 from safeguard.audit.journal.keys import Checkpoint, Signer
 from safeguard.audit.journal.merkle import Tree
 from safeguard.audit.journal.scan import Scan
-from safeguard.audit.journal.segments import FOLDER, PACKED, RAW, blocks, segment_digest
+from safeguard.audit.journal.segments import FOLDER, PACKED, RAW, blocks, segment_digest, sync_folder
 from safeguard.audit.records.cut import CODE, CutRange, RetentionCut
 from safeguard.audit.records.registry import BY_CODE, KINDS
 from safeguard.audit.verify import VerifyReport, verify_run
@@ -263,7 +263,7 @@ class Walk:
 
     def place(self, checkpoint: bytes) -> Place:
         """Where the walk is now, behind a checkpoint."""
-        note = Checkpoint.parse(checkpoint[1:].decode().partition("\n\n")[0] + "\n")
+        note = Checkpoint.unproved(checkpoint[1:])
         tree = Tree.of(self.tree.size, self.tree.peaks)
         return Place(tree, tuple(self.path), dict(self._counts), tuple(self._digests), checkpoint, note.utc)
 
@@ -300,7 +300,7 @@ def _made(folder: Path, place: Place, told: CutRange, signer: Signer) -> bytes:
     )
     packed = ormsgpack.packb(body.model_dump(mode="json"))
     statement = frames.record(CODE, RetentionCut.version, body.size - 1, None, None, packed)
-    run_id = Checkpoint.parse(place.checkpoint[1:].decode().partition("\n\n")[0] + "\n").origin.partition("/")[2]
+    run_id = Checkpoint.unproved(place.checkpoint[1:]).origin.partition("/")[2]
     unsigned = Cut(header, opened, place.checkpoint, statement, b"")
     signature = bytes((SIGNATURE,)) + signer.signed(signed_text(run_id, unsigned))
     return b"".join(map(frames.frame, (header, opened, place.checkpoint, statement, signature)))
@@ -329,7 +329,7 @@ def _replaced(folder: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     (folder / PART).rename(folder / CUT)
-    _synced(folder)
+    sync_folder(folder)
 
 
 def _removed(folder: Path, segments: int) -> tuple[int, int]:
@@ -339,13 +339,5 @@ def _removed(folder: Path, segments: int) -> tuple[int, int]:
     for file in gone:
         file.unlink()
     if gone:
-        _synced(folder)
+        sync_folder(folder)
     return len(gone), freed
-
-
-def _synced(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -15,7 +15,7 @@ from rich.style import Style
 from safeguard.audit.event_words import ECHOES
 from safeguard.audit.reader import retention_cut
 from safeguard.audit.records.encode import JsonObject, encode_number
-from safeguard.audit.records.registry import EpisodeOpen, RunOpen
+from safeguard.audit.records.registry import RunOpen
 from safeguard.audit.story import Margin, Row, story, told_cut
 from safeguard.audit.timeline import Moment, joint_names, moments
 from safeguard.core.enums import Cause, Mode, RecordKind
@@ -26,6 +26,8 @@ NUMBERS, MODE = 3, 4
 WIDTHS: Final = {0: (8, 2, 5, 8, 8, 10, 10, 9), 100: (9, 2, 6, 8, 8, 15, 10, 12), 140: (9, 2, 6, 8, 8, 22, 10, 20)}
 """Columns of a terminal that is at least so wide, without the detail, which takes what is left."""
 NARROWEST: Final = 12
+RANGES: Final = 20
+"""Most ranges of episodes that an error names."""
 
 STYLES: Final = {
     Mode.NOMINAL: Style(color="green"),
@@ -146,26 +148,32 @@ def _with_cuts(rows: Iterable[Row], path: str | Path) -> Iterator[Row]:
 
 def _checked(found: Iterable[Moment], choice: Choice) -> Iterator[Moment]:
     """The moments, with an error where the run has not what is asked for."""
-    episodes: list[int] = []
+    episodes: list[range] = []
     for moment in found:
-        match moment.record.body:
-            case RunOpen() as body if choice.joint and (names := joint_names(body)) and choice.joint not in names:
-                raise ConfigError(f"--joint {choice.joint!r}: the run has no such joint; it has: {', '.join(names)}")
-            case EpisodeOpen() as body:
-                episodes.append(body.episode)
-            case _:
-                pass
+        body = moment.record.body
+        if isinstance(body, RunOpen) and (names := joint_names(body)) and choice.joint not in ("", *names):
+            raise ConfigError(f"--joint {choice.joint!r}: the run has no such joint; it has: {', '.join(names)}")
+        if choice.episode is not None and moment.episode is not None:
+            _count(episodes, moment.episode, choice.episode)
         yield moment
-    if choice.episode is not None and choice.episode not in episodes:
+    if choice.episode is not None and not any(choice.episode in some for some in episodes):
         raise ConfigError(f"--episode {choice.episode}: the run has no such episode; it has: {_ranges(episodes)}")
 
 
-def _ranges(numbers: list[int]) -> str:
-    """Numbers in words: 0 to 13, or each of them where some are missing."""
-    if not numbers:
-        return "none"
-    whole = numbers == list(range(numbers[0], numbers[-1] + 1))
-    return f"{numbers[0]} to {numbers[-1]}" if whole and len(numbers) > 1 else ", ".join(map(str, numbers))
+def _count(episodes: list[range], number: int, wanted: int) -> None:
+    """Join ``number`` to the last range or begin one; of very many ranges the first are kept, and the wanted number."""
+    if episodes and number == episodes[-1][-1]:
+        return
+    if episodes and number == episodes[-1].stop:
+        episodes[-1] = range(episodes[-1].start, number + 1)
+    elif len(episodes) < RANGES or number == wanted:
+        episodes.append(range(number, number + 1))
+
+
+def _ranges(episodes: list[range]) -> str:
+    """Numbers in words."""
+    said = [f"{some[0]} to {some[-1]}" if len(some) > 1 else str(some[0]) for some in episodes]
+    return ", ".join(said[:RANGES]) + (", …" if len(said) >= RANGES else "") if said else "none"
 
 
 def row_json(row: Row) -> JsonObject:

@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, cast
 
 from pydantic import JsonValue
 
-from safeguard.audit.event_words import ECHOES, EVENTS, told_event
+from safeguard.audit.event_words import ECHOES, EVENTS, Grade, told_event
 from safeguard.audit.fold import (
-    UNITS,
     UNTOUCHED,
     Folder,
     Intervention,
@@ -22,7 +21,7 @@ from safeguard.audit.fold import (
     seconds_of,
     verdicts_of,
 )
-from safeguard.audit.records.bodies import OutcomeBody
+from safeguard.audit.records.bodies import UNITS, OutcomeBody
 from safeguard.audit.records.cut import CutRange
 from safeguard.audit.records.decode import decode_number
 from safeguard.audit.records.encode import Json
@@ -47,7 +46,8 @@ SCALES: Final = {"position": 1.0, "velocity": 1.0, "torque": 10.0, "clearance": 
 
 SHOWN_ROWS: Final = 3
 
-Grade: TypeAlias = Literal["info", "warn", "error"]
+HELD: Final = 1000
+"""Most events that wait for the intervention in which they happen; more of them, and it is told in parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class Teller:
             yield self._other(moment)
         elif self._echoes or moment.record.kind not in ECHOES:
             self._held.append(self._other(moment))
-            yield from self._ordered(())
+            yield from self._ordered(()) if len(self._held) < HELD else self.fold()
 
     def fold(self) -> Iterator[Row]:
         """The row of the intervention that is over, if any."""

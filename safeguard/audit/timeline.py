@@ -98,6 +98,7 @@ class Axis:
         self._first: int | None = None  # time of the episode's first tick, in its own clock
         self._own: int | None = None  # latest time, in the episode's own clock
         self._episode: int | None = None
+        self._number: int | None = None  # of the last episode, also once it is closed
         self._fresh = False
 
     def hear(self, record: Record) -> Iterator[Moment]:
@@ -118,19 +119,25 @@ class Axis:
             yield self._place(record)
 
     def _place(self, record: Record) -> Moment:
-        if isinstance(record.body, EpisodeOpen):
-            self._episode, self._fresh, self._first, self._own = record.body.episode, True, None, None
+        body = record.body
+        if isinstance(body, EpisodeOpen) or (isinstance(body, DecisionRecord) and self._begun_unseen(body.episode)):
+            self._episode, self._fresh, self._first, self._own = body.episode, True, None, None
+            self._number = body.episode
         if record.t is not None:
             if self._fresh:
                 self._shift, self._fresh = max(self._shift, self._at - record.t), False
             self._at = max(0, record.t + self._shift)
             self._own = record.t
-        if self._first is None and isinstance(record.body, DecisionRecord):
-            self._first = record.body.now
+        if self._first is None and isinstance(body, DecisionRecord):
+            self._first = body.now
         moment = Moment(record, self._at, self._start, self._since(), self._episode)
         if record.kind is RecordKind.EPISODE_CLOSE:
             self._episode = None
         return moment
+
+    def _begun_unseen(self, episode: int) -> bool:
+        """A decision of an episode whose begin was lost; those before the first begin are outside."""
+        return self._number is not None and episode != self._number
 
     def _since(self) -> float | None:
         if self._episode is None:

@@ -53,7 +53,8 @@ PACK, PACK_FRAMES, PACK_BYTES = struct.Struct("<IIII"), 2**12, 2**24 + 8  # a pa
 DEPTH, VALUES = 64, 2**18  # bounds on one body
 RING_DATA, JUMP = 4096, 0xFFFFFFFF
 KINDS = """run_open episode_open decision human fault_injected fault_cleared episode_close run_close gap recovery
-retention_cut"""  # by code from 1, until a segment header says so itself
+retention_cut mode_change fallback near_miss violation fault_detected health software_change config_intervention
+effect"""  # by code from 1, until a segment header says so itself
 SPECIAL = frozenset(["run_open", "run_close", "gap"])  # the kinds whose bodies matter here
 Finding = Tuple[str, Optional[str], Optional[int], Optional[str]]  # noqa: UP006, UP045  verdict, problem, seq, kind
 

@@ -6,6 +6,7 @@ Adding a member is a minor change; renaming or renumbering one needs a record up
 from __future__ import annotations
 
 from enum import Enum, IntEnum
+from typing import Final
 
 
 class Mode(IntEnum):
@@ -47,7 +48,6 @@ class Cause(Enum):
     FILTER_FAILED = "filter_failed"  # solver failed or its answer was refused; backup ran
     FILTER_SLACK = "filter_slack"  # a relaxable row was relaxed to what braking needs
     BACKUP_REFUSED = "backup_refused"  # the checker refused the backup too: terminal stop
-    EFFORT_WARN = "effort_warn"  # shield effort above its calibrated threshold
     UNCALIBRATED = "uncalibrated"  # a calibrated monitor is past its horizon or has no threshold
     AUDIT_FAILED = "audit_failed"  # records can no longer be written
     OPERATOR_STOP = "operator_stop"
@@ -60,6 +60,10 @@ class Cause(Enum):
     PLANNER_FAILED = "planner_failed"
     SYSTEM2_FAILED = "system2_failed"  # the slow system of two, which sets the goals
     LEASE_LOST = "lease_lost"  # nobody holds the command, or an older holder still sends
+
+
+STATE_CAUSES: Final = frozenset({Cause.STATE_INVALID, Cause.STATE_STALE, Cause.STATE_ORDER, Cause.STATE_JUMP})
+"""Those that say that the measured state is not to be trusted."""
 
 
 class Level(IntEnum):
@@ -161,3 +165,4 @@ class RecordKind(Enum):
     HEALTH = "health"  # of the recorder
     SOFTWARE_CHANGE = "software_change"  # since the run before
     CONFIG_INTERVENTION = "config_intervention"  # since the run before
+    EFFECT = "effect"  # what the body did, held against what the commands were to do

@@ -41,7 +41,6 @@ FLOORS: Final[Mapping[Cause, Mode]] = MappingProxyType(
         Cause.FILTER_FAILED: Mode.HOLD,
         Cause.FILTER_SLACK: Mode.CAUTIOUS,
         Cause.BACKUP_REFUSED: Mode.ESTOP,
-        Cause.EFFORT_WARN: Mode.CAUTIOUS,
         Cause.UNCALIBRATED: Mode.NOMINAL,
         Cause.OPERATOR_STOP: Mode.STOP,
         Cause.AUDIT_FAILED: Mode.HOLD,
@@ -60,9 +59,9 @@ FLOORS: Final[Mapping[Cause, Mode]] = MappingProxyType(
 
 ABOUT_POLICY: Final = frozenset(
     {
-        Cause.PROPOSAL_INVALID, Cause.PROPOSAL_REPEATED, Cause.PROPOSAL_ORDER, Cause.POLICY_LATE, Cause.EFFORT_WARN,
-        Cause.UNCALIBRATED, Cause.MONITOR_WARN, Cause.MONITOR_DEGRADE, Cause.MONITOR_STOP, Cause.PERCEPTION_WARN,
-        Cause.PERCEPTION_LOST, Cause.PREDICTION_FAILED, Cause.PLANNER_FAILED, Cause.SYSTEM2_FAILED,
+        Cause.PROPOSAL_INVALID, Cause.PROPOSAL_REPEATED, Cause.PROPOSAL_ORDER, Cause.POLICY_LATE, Cause.UNCALIBRATED,
+        Cause.MONITOR_WARN, Cause.MONITOR_DEGRADE, Cause.MONITOR_STOP, Cause.PERCEPTION_WARN, Cause.PERCEPTION_LOST,
+        Cause.PREDICTION_FAILED, Cause.PLANNER_FAILED, Cause.SYSTEM2_FAILED,
     }
 )  # fmt: skip
 """Causes that do not count while a person is in command."""
@@ -84,7 +83,7 @@ _BRIDGED_S: Final = (
     Cause.PERCEPTION_LOST,
 )
 _BRIDGED_TICKS: Final = (Cause.STATE_STALE, Cause.STATE_ORDER, Cause.FILTER_FAILED)
-_WEAK: Final = frozenset({Cause.MONITOR_WARN, Cause.EFFORT_WARN, Cause.PERCEPTION_WARN})
+_WEAK: Final = frozenset({Cause.MONITOR_WARN, Cause.PERCEPTION_WARN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,7 @@ SHEDDING: Final[Mapping[str, Shedding]] = MappingProxyType(
         "vla": Shedding(
             sheds={Cause.POLICY_LATE: "fresh_chunks"},
             stay_s={_TAIL: Fraction("0.2")},
-            intolerable={_TAIL: frozenset({Cause.MONITOR_WARN, Cause.EFFORT_WARN, Cause.FILTER_SLACK})},
+            intolerable={_TAIL: frozenset({Cause.MONITOR_WARN, Cause.FILTER_SLACK})},
             dwell_s={"fresh_chunks": Fraction("0.02")},
             decays=frozenset({_TAIL}),
             recoveries=30,

@@ -78,7 +78,6 @@ CAUSES: Final[dict[Cause, str]] = {
     Cause.FILTER_FAILED: "the safety filter found no answer, or its answer was refused",
     Cause.FILTER_SLACK: "the filter had to relax a limit towards what braking needs",
     Cause.BACKUP_REFUSED: "the last check refused the backup too",
-    Cause.EFFORT_WARN: "the filter has to correct the policy more than usual",
     Cause.UNCALIBRATED: "a monitor has no calibration, or is past its horizon",
     Cause.AUDIT_FAILED: "the record cannot be written any more",
     Cause.OPERATOR_STOP: "an operator asked for a stop",

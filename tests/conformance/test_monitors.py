@@ -31,7 +31,9 @@ from safeguard.core.types import (
     Vector,
     Verdict,
 )
-from safeguard.monitors import embedding
+from safeguard.monitors import cusum, embedding
+from safeguard.monitors.action import OverlapError
+from safeguard.monitors.motion import JointMotion
 from safeguard.monitors.registry import REGISTRY, Entry, Setting, monitors
 from safeguard.monitors.residual import ModelResidual
 from safeguard.scenarios.runner import run_episode
@@ -60,6 +62,7 @@ TRIPS_ON: dict[str, Mapping[str, object]] = {
     "chunk_magnitude": SPIKES,
     "embedding_mahalanobis": ELSEWHERE,
     "embedding_knn": ELSEWHERE,
+    "overlap_cusum": SPIKES,
 }
 """The fault of the library that a monitor is there for, at severity 3."""
 
@@ -89,10 +92,23 @@ class Recordings:
             assert len(stream) == scenario.ticks
         return self._kept[key]
 
+    def clean(self) -> list[Stream]:
+        """Six clean episodes to learn from."""
+        return [self(episode) for episode in range(1000, 1006)]
+
     def features(self) -> Vector:
-        """Of every proposal of six clean episodes."""
-        arrived = [evidence.proposal for episode in range(1000, 1006) for evidence in self(episode)]
+        """Of every proposal of the clean episodes."""
+        arrived = [evidence.proposal for stream in self.clean() for evidence in stream]
         return np.vstack([each.features for each in arrived if each is not None and each.features is not None])
+
+    def errors(self, monitor: Monitor) -> Vector:
+        """What the overlap monitor scores of every proposal of the clean episodes."""
+        found = list[float]()
+        for stream in self.clean():
+            monitor.reset()
+            pairs = zip(scores(monitor, stream), stream, strict=True)
+            found += [score for score, evidence in pairs if evidence.proposal is not None]
+        return np.array(found)
 
 
 @pytest.fixture(scope="session")
@@ -103,8 +119,10 @@ def recorded() -> Recordings:
 
 @pytest.fixture(scope="session")
 def setting(recorded: Recordings) -> Setting:
-    """The Panda with its learned policy, and what was learned from its features."""
-    limits, fit = ROBOT.limits, embedding.learn(recorded.features())
+    """The Panda with its learned policy, and what was learned of clean episodes."""
+    limits = ROBOT.limits
+    overlap = OverlapError(JointMotion.of(SPEC, ROBOT.joints, limits.v_max))
+    fit = {**embedding.learn(recorded.features()), **cusum.learn(recorded.errors(overlap))}
     return Setting(ROBOT.joints, PERIOD, SPEC, limits.v_max, limits.a_max, MonitorsConfig(), fit)
 
 
@@ -294,6 +312,7 @@ BROKEN: dict[str, list[Breaking]] = {
     "chunk_magnitude": MOTION,
     "embedding_mahalanobis": FEATURES,
     "embedding_knn": [*FEATURES, with_features(np.zeros(128))],
+    "overlap_cusum": MOTION,
 }
 """What each monitor must not see past."""
 

@@ -144,7 +144,7 @@ def test_law_8_planted_file(tmp_path: Path) -> None:
         "CORE-L01 beyond = 3",
         "VLA-D01 stay_s = 0.4",
         "DUAL-K01 guards = []",
-        "DUAL-D01 intolerable = [effort_warn, perception_warn]",
+        "DUAL-D01 intolerable = [perception_warn]",
         "MOD-K01 dwell_s = 0.25",
         "MOD-C24 debounce_s = 0.24",
     ],

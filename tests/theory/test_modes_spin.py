@@ -51,9 +51,9 @@ needs_spin = pytest.mark.skipif(missing_tools() != "", reason=missing_tools() or
 
 CAUSES = {
     "monolithic": (
-        Cause.ESTOP, Cause.OPERATOR_STOP, Cause.STATE_STALE, Cause.POLICY_LATE, Cause.TICK_OVERRUN, Cause.EFFORT_WARN,
+        Cause.ESTOP, Cause.OPERATOR_STOP, Cause.STATE_STALE, Cause.POLICY_LATE, Cause.TICK_OVERRUN, Cause.MONITOR_WARN,
     ),
-    "vla": (Cause.ESTOP, Cause.OPERATOR_STOP, Cause.POLICY_LATE, Cause.PROPOSAL_INVALID, Cause.EFFORT_WARN),
+    "vla": (Cause.ESTOP, Cause.OPERATOR_STOP, Cause.POLICY_LATE, Cause.PROPOSAL_INVALID, Cause.MONITOR_WARN),
     "dual": (Cause.ESTOP, Cause.OPERATOR_STOP, Cause.SYSTEM2_FAILED, Cause.POLICY_LATE, Cause.MONITOR_WARN),
     "modular": (
         Cause.ESTOP, Cause.OPERATOR_STOP, Cause.PREDICTION_FAILED, Cause.MONITOR_DEGRADE, Cause.MONITOR_WARN,

@@ -36,6 +36,7 @@ CODES = {
     "health": 17,
     "software_change": 18,
     "config_intervention": 19,
+    "effect": 20,
 }
 RING_DATA = 4096
 

@@ -243,7 +243,7 @@ def _story(episode: int, fault: str, enforcement: Enforcement, ticks: int) -> It
             clearance = 0.02 if shielded else 0.02 - 0.2 * (phase - 0.3)
         effort = 0.3 + 0.2 * np.sin(30 * phase) + (0.9 if active else 0.0)
         status = FilterStatus.CORRECTED if active else FilterStatus.ADMISSIBLE
-        mode, causes = (Mode.CAUTIOUS, (Cause.EFFORT_WARN,)) if active else (Mode.NOMINAL, ())
+        mode, causes = (Mode.CAUTIOUS, (Cause.MONITOR_WARN,)) if active else (Mode.NOMINAL, ())
         if active and phase > 0.45 and fault in ("policy hang", "NaN burst", "frozen view"):
             cause = Cause.PROPOSAL_INVALID if fault == "NaN burst" else Cause.POLICY_LATE
             mode, causes, status = Mode.HOLD, (cause,), FilterStatus.BACKUP

@@ -30,7 +30,7 @@ from tests.unit.audit_runs import (
 
 TABLE = load_table("monolithic", 0.002)
 DWELL = 5
-SETTINGS = EventsConfig(dwell_s=DWELL * 0.002, health_s=0.05)
+SETTINGS = EventsConfig(dwell_s=DWELL * 0.002, health_s=0.05, effect_s=0.05)
 STOP, GO = "backup", "proposal"
 FAST = 2.175
 
@@ -39,6 +39,7 @@ class StillBody:
     """As much of a platform as events ask of one: joints with limits, at rest below 0.02 rad/s."""
 
     joints = JOINTS
+    v_max = np.full(len(JOINTS), FAST)
 
     def standstill(self, state: RobotState) -> bool:
         """No joint moves."""

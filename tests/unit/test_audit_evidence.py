@@ -29,7 +29,7 @@ from safeguard.core.errors import JournalError
 from safeguard.core.types import ActionSpec, Vector
 from safeguard.policies import as_policy
 from safeguard.replay import replay_run
-from tests.unit.audit_edit import put, raw
+from tests.unit.audit_edit import contents, put, put_contents, raw
 from tests.unit.audit_runs import (
     append_tick,
     decision,
@@ -206,6 +206,88 @@ def test_hardware_people_certificate_calibration_and_limits_count_when_they_are_
         assert leaf(found, check).status == "supported", check
 
 
+def two_episodes(run: Path, key: Path, *, lost: int = 0, unseen: bool = False, violations: int = 0) -> Path:
+    """Two enforced episodes that show what episodes can; before the second one ``lost`` records have no form.
+
+    ``unseen``: neither has its begin. The referee saw so many violations in the second one.
+    """
+    config: JsonObject = {"calibration": {"rungs": [{"name": "warn"}]}}
+    formless: JsonObject = {"x": 2**70}
+    with started(run, run_open(config=config), key=key) as journal:
+        for number in (0, 1):
+            for _ in range(lost * number):
+                journal.append(RecordKind.HUMAN, formless)
+            opened = episode_open(number, Enforcement.FULL, "s", [{"id": "f", "kind": "f"}])
+            journal.append(RecordKind.EPISODE_OPEN, formless if unseen and number else opened)
+            acts: JsonObject = {"operator": "Ada", "reason": "go", "action": "acknowledge", "simulated": False}
+            journal.append(RecordKind.HUMAN, acts)
+            append_tick(journal, 0, observation(0), decision(0, episode=number))
+            outcome: JsonObject = {"violations": {"torque": {"count": violations * number}}, "detected_after_s": 0.1}
+            journal.append(RecordKind.EPISODE_CLOSE, {"episode": number, "outcome": outcome})
+    return run
+
+
+def statuses(found: Dossier) -> dict[str, str | None]:
+    """Of every leaf, by its check; there are two about digests, which are alike."""
+    return {one.node.check: one.status for one in found.root.leaves()}
+
+
+OF_ALL = {"calibration", "reacted", "people", "replay", "no_violation"}
+
+
+def test_what_is_said_of_all_records_is_not_said_where_some_were_lost(
+    tmp_path: Path, key: tuple[Path, PublicKey]
+) -> None:
+    """A gap contradicts what the journal promises; leaves about all decisions or episodes are missing, and say why."""
+    whole = dossier([two_episodes(tmp_path / "whole", key[0])], key[1])
+    holed = dossier([two_episodes(tmp_path / "holed", key[0], lost=3)], key[1])
+    before, after = statuses(whole), statuses(holed)
+    assert {check for check in OF_ALL if before[check] != "supported"} == set()
+    assert {check: status for check, status in after.items() if status != before[check]} == {
+        "journal": "contradicted",
+        "no_gap": "contradicted",
+        "second_verifier": "missing",
+        **dict.fromkeys(OF_ALL, "missing"),
+    }
+    for check in OF_ALL:
+        assert leaf(holed, check).findings[0][1].text.endswith("; but not all records are there: 3 lost")
+    assert leaf(holed, "second_verifier").findings[0][1].text.startswith("gap")
+
+
+def test_an_unclosed_run_shows_nothing_of_its_end(tmp_path: Path, key: tuple[Path, PublicKey]) -> None:
+    """Who knows what the last records were: the same leaves are missing."""
+    run = two_episodes(tmp_path / "run", key[0])
+    put_contents(run, contents(run)[:-2])
+    found = dossier([run], key[1])
+    assert {statuses(found)[check] for check in OF_ALL} == {"missing"}
+    assert leaf(found, "people").findings[0][1].text.endswith("not all records are there: not closed")
+
+
+def test_a_violation_is_not_that_of_the_episode_before(tmp_path: Path, key: tuple[Path, PublicKey]) -> None:
+    """The close of an episode whose begin was lost says nothing about the one before it."""
+    seen = dossier([two_episodes(tmp_path / "seen", key[0], violations=1)], key[1])
+    assert leaf(seen, "no_violation").findings[0][1].text == "violations in 1 of 2 episodes: 1"
+    found = dossier([two_episodes(tmp_path / "unseen", key[0], unseen=True, violations=1)], key[1])
+    text = leaf(found, "no_violation").findings[0][1].text
+    assert text == "none; enforced episodes that were judged: 1; but not all records are there: 1 lost"
+    assert leaf(found, "enforced").findings[0][1].text == "2 of 2 decisions were enforced"
+
+
+def test_a_replay_that_met_a_loss_is_no_evidence_and_says_where(
+    tmp_path: Path, key: tuple[Path, PublicKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command replays around the gap: what came out again is told, and that the rest is missing."""
+    monkeypatch.chdir(tmp_path)
+    run = real_run(Path("run"), key[0], lose_at=70)
+    done = CliRunner().invoke(commands, ["evidence", "run", "--key", f"{key[0]}.pub"])
+    assert done.exit_code == 3
+    assert "missing: Sn6 Every decision comes out again from its recorded inputs." in done.stdout
+    page = Path("evidence/evidence.html").read_text()
+    (loss,) = replay_run(run).losses
+    assert (loss.episode, loss.tick) == (1, 11)
+    assert f"131 decisions came out identical; but {loss}" in page
+
+
 def test_a_clause_lists_its_records_and_what_is_missing(run: Path, key: tuple[Path, PublicKey]) -> None:
     """Fields that records fill are counted with the first record; the others, and what has no record, are missing."""
     found = {(one.clause.source, one.clause.clause): one for one in dossier([run], key[1]).clauses}
@@ -284,8 +366,8 @@ def test_the_command_writes_both_files_and_its_code_says_what_it_found(run: Path
     assert call.invoke(commands, ["evidence", "run", "bad", "--key", f"{key[0]}.pub", "--no-replay"]).exit_code == 3
 
 
-def real_run(run: Path, key: Path) -> Path:
-    """Three short episodes of a Panda that stands."""
+def real_run(run: Path, key: Path, lose_at: int | None = None) -> Path:
+    """Three short episodes of a Panda that stands; behind tick ``lose_at`` a record without a form."""
     robot = RobotModel.load("panda")
     spec = ActionSpec(robot.joints, "rad", Reference.ABSOLUTE, rate_hz=50.0)
 
@@ -300,6 +382,8 @@ def real_run(run: Path, key: Path) -> Path:
                 shield.begin_episode("stand")
             now = tick * 2_000_000
             shield.step(Observation(RobotState(robot.home, np.zeros(robot.n), now)), now=now)
+            if tick == lose_at:
+                shield.record(RecordKind.FAULT_CLEARED, {"x": 2**70})
     return run
 
 
@@ -316,9 +400,9 @@ def test_replay_and_mode_table_are_really_checked(
     assert "of monolithic, checked exhaustively" in page
 
     cut = ["prune", "run", "--rule", "before-seq=125", "--key", str(key[0]), "--operator", "Ada"]
-    kinds = ("decision", "episode_open", "mode_change", "fault_detected")
+    kinds = ("decision", "episode_open", "mode_change", "fault_detected", "effect")
     done = call.invoke(commands, [*cut, *(word for kind in kinds for word in ("--yes", kind))])
-    assert "to be replayed with --episode: 2 and later, from record 129" in done.stdout
+    assert "to be replayed with --episode: 2 and later, from record 131" in done.stdout
     with pytest.raises(JournalError, match="decision of episode 1"):
         replay_run(run)
     left = replay_run(run, episodes=[2])

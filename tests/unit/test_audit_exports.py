@@ -354,7 +354,7 @@ def test_parquet_reads_with_duckdb(demo: Path, tmp_path: Path) -> None:
     joined = f"""
         SELECT o.scenario, min(d.margins_clearance), max(d.q[2])
         FROM '{out}/decision.parquet' d JOIN '{out}/episode_open.parquet' o USING (episode)
-        WHERE list_contains(d.causes, 'effort_warn') GROUP BY o.scenario ORDER BY 1
+        WHERE list_contains(d.causes, 'monitor_warn') GROUP BY o.scenario ORDER BY 1
     """
 
     assert dict(duckdb.sql(query).fetchall()) == expected

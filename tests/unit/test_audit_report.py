@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,15 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from safeguard.audit import write_report
+from safeguard.audit import read_run, write_report
+from safeguard.audit.records.bodies import VerdictBody
 from safeguard.audit.records.encode import JsonObject
-from safeguard.audit.report import summary
+from safeguard.audit.records.registry import AnyBody, DecisionRecord, EpisodeClose, EpisodeOpen, Gap, Human, Record
+from safeguard.audit.report import account, facts, summary
+from safeguard.audit.report.account import LOSSES, NAMES, Account
 from safeguard.audit.report.curves import Span, Stretches, Trace, coarse
 from safeguard.audit.report.summary import summarize
 from safeguard.audit.report.svg import Frame, ticks
-from safeguard.core.enums import Cause, Enforcement, FilterStatus, Mode, RecordKind
+from safeguard.audit.timeline import Moment
+from safeguard.core.enums import Cause, Enforcement, FilterStatus, Level, Mode, RecordKind
 from safeguard.core.errors import JournalError, MissingExtraError
-from safeguard.core.types import Vector
+from safeguard.core.types import Vector, Verdict
+from safeguard.replay import Loss, ReplayReport
+from safeguard.replay_compare import Deviation
 from tests.unit import audit_edit
 from tests.unit.audit_runs import (
     PERIOD,
@@ -120,19 +128,26 @@ def test_a_joint_beyond_its_limit_is_called_out(demo: Path) -> None:
     assert "panda_joint2 <b" in sections[3]
 
 
-@dataclass
-class Replayed:
-    """A replay's verdict."""
-
-    identical: bool
-    decisions: int
+LOSS = Loss(7, 9, "no room", 0, 5, 12)
+DEVIATION = Deviation("decision.filter.torque", 3, 1e-9, 2, 0.1)
 
 
-@pytest.mark.parametrize(("identical", "says"), [(True, "identical"), (False, "diverged")])
-def test_the_replay_verdict_is_shown(tmp_path: Path, identical: bool, says: str) -> None:
-    """What a replay found stands in the header."""
-    page = write_report(small_run(tmp_path), replay=Replayed(identical, 4), plots=False)
-    assert f'<h2>Replay</h2><p class="verdict">{says}</p>' in page.read_text()
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ({}, "identical</p><p>4 decisions came out the same, bit for bit."),
+        ({"decisions": 0}, "nothing to replay</p><p>0 decisions came out the same."),
+        ({"divergence": 1}, "diverged</p><p>4 decisions came out the same, the next one did not; safeguard audit"),
+        ({"losses": (LOSS,)}, f"incomplete</p><p>4 decisions came out the same; {LOSS}."),
+        ({"losses": (LOSS,) * 3}, f"incomplete</p><p>4 decisions came out the same; {LOSS}; and 2 more losses."),
+        ({"deviations": (DEVIATION,)}, "within tolerance</p><p>4 decisions came out the same."),
+    ],
+)
+def test_the_replay_verdict_is_shown(tmp_path: Path, found: dict[str, Any], says: str) -> None:
+    """What a replay found stands in the header; what could not be recomputed is neither identical nor diverged."""
+    report = replace(ReplayReport(4, 1, None), **found)
+    page = write_report(small_run(tmp_path), replay=report, plots=False)
+    assert f'<h2>Replay</h2><p class="verdict">{says}' in page.read_text()
 
 
 def test_a_damaged_journal_is_reported_as_such(tmp_path: Path) -> None:
@@ -332,6 +347,105 @@ def test_many_episodes_draw_those_with_most_to_see(tmp_path: Path, monkeypatch: 
     assert len(run.episodes) == 8
     text = write_report(tmp_path, plots=False).read_text()
     assert "5 episodes more are not drawn here." in text
+
+
+def placed(episode: int, body: AnyBody, kind: RecordKind, seq: int) -> Moment:
+    """A record of the first tick of an episode."""
+    return Moment(Record(kind, body.version, seq, 0, 0, body, {}, ""), 0, 0, 0.0, episode)
+
+
+def test_thousands_of_episodes_are_summed_up_in_bounded_memory(tmp_path: Path) -> None:
+    """Every one counts; those with most to see are kept: a violation under the shield, a fault, interventions."""
+    records = [record.body for record in read_run(small_run(tmp_path, 1))]
+    (opened,) = [body for body in records if isinstance(body, EpisodeOpen)]
+    (tick,) = [body for body in records if isinstance(body, DecisionRecord)]
+    clean = opened.model_copy(update={"faults": []})
+    stop = tick.decision.filter.model_copy(update={"status": FilterStatus.BACKUP})
+    hold = tick.model_copy(update={"decision": tick.decision.model_copy(update={"mode": Mode.HOLD, "filter": stop})})
+    bad: dict[str, Any] = {"violations": {"torque": {"count": 1}}}
+    found, many = summary._Collector(), 6_000  # pyright: ignore[reportPrivateUsage]
+    for number in range(many):
+        own = {"episode": number}
+        outcome = bad if number == many - 10 else {}
+        fault, acts = number == many // 2, number % 10 == 9
+        body = (opened if fault else clean).model_copy(update=own)
+        found.add(placed(number, body, RecordKind.EPISODE_OPEN, 3 * number))
+        found.add(placed(number, hold if acts else tick, RecordKind.DECISION, 3 * number + 1))
+        closed = EpisodeClose(episode=number, outcome=outcome)
+        found.add(placed(number, closed, RecordKind.EPISODE_CLOSE, 3 * number + 2))
+        assert len(found.episodes) <= 2 * summary.EPISODES
+        assert sum(one.curves is not None for one in found.episodes) <= summary.DRAWN + 1
+    found.finish()
+    numbers = [one.opened.episode for one in found.episodes]
+    assert numbers == sorted([*(10 * k + 9 for k in range(summary.EPISODES - 2)), many // 2, many - 10])
+    drawn = [one.opened.episode for one in found.episodes if one.curves is not None]
+    assert drawn == [*numbers[: summary.DRAWN - 2], many // 2, many - 10]
+    total = found.totals[Enforcement.FULL]
+    assert total == found.total
+    assert (total.episodes, total.ticks, total.ticked) == (many, many, many)
+    assert (total.acted, total.asked, total.stops) == (many // 10, many // 10, many // 10)
+    assert (total.judged, total.violated, total.faulted, total.worst) == (many, 1, 1, Mode.HOLD)
+    assert len(found.interventions) == min(many // 10, summary.KEPT)
+
+
+def test_names_without_end_are_counted(tmp_path: Path) -> None:
+    """Of people, strategies, rows, monitors and gaps a bounded number is kept, and how often the others came."""
+    records = [record.body for record in read_run(small_run(tmp_path, 1))]
+    found, many = Account(), 10 * NAMES
+
+    def renamed(body: AnyBody, number: int) -> AnyBody:
+        match body:
+            case EpisodeOpen():
+                return body.model_copy(update={"strategy": f"n{number}"})
+            case Human():
+                return body.model_copy(update={"operator": f"n{number}"})
+            case DecisionRecord():
+                own = body.decision.verdicts[-1]
+                assert isinstance(own, VerdictBody)
+                verdicts = [own.model_copy(update={"monitor": f"m{number}"}), "quiet"]
+                outcome = body.decision.model_copy(update={"verdicts": verdicts, "reasons": [f"r{number}"]})
+                return body.model_copy(update={"decision": outcome})
+            case _:
+                return Gap(first=number, last=number, count=1, cause="no room")
+
+    kept = [body for body in records if isinstance(body, EpisodeOpen | Human | DecisionRecord | EpisodeClose)]
+    for number in range(many):
+        for body in kept:
+            found.add(placed(0, renamed(body, number), RecordKind.GAP, number).record)
+    for known in (found.monitors, found.people, found.strategies, found.reasons):
+        assert len(known) == NAMES
+    left = many - NAMES
+    assert found.unnamed == Counter(monitors=left + 1, people=left, strategies=left, reasons=left)
+    assert found.monitors["quiet"].ticks == many
+    assert (len(found.gaps), found.more_losses) == (LOSSES, many - LOSSES)
+
+
+def test_the_page_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Episodes, losses, monitors, rows and people that are not kept are counted where they are missing."""
+    monkeypatch.setattr(summary, "EPISODES", 3)
+    monkeypatch.setattr(account, "NAMES", 5)
+    monkeypatch.setattr(facts, "NAMES", 5)
+    monkeypatch.setattr(account, "LOSSES", 1)
+    with started(tmp_path) as journal:
+        for number in range(20):
+            journal.append(RecordKind.EPISODE_OPEN, episode_open(number, Enforcement.FULL, "s"))
+            act: JsonObject = {"operator": f"n{number}", "reason": "", "action": "stop", "simulated": False}
+            journal.append(RecordKind.HUMAN, act)
+            one = decision(0, episode=number)
+            one = replace(one, reasons=(f"r{number}",), verdicts=(Verdict(f"m{number}", Level.WARN, 1.0, 0.0),))
+            append_tick(journal, 0, observation(0), one)
+            if number < 2:
+                journal.append(RecordKind.HUMAN, {"x": 2**70})  # has no form: a gap
+            journal.append(RecordKind.EPISODE_CLOSE, {"episode": number, "outcome": {"task_success": True}})
+    text = write_report(tmp_path, plots=False).read_text()
+    assert "· 20 episodes in simulation · 20 decisions" in text
+    assert "no violations</p><p>0 of 20 episodes had" in text
+    assert text.count("17 episodes more in the journal") == 2  # the table of outcomes, the sections
+    assert "17 episodes more are not drawn here" in text
+    assert "5 rows are told apart; others came 15 times." in text
+    assert "5 monitors are told apart; others came 15 times." in text
+    assert "stop by n4: 1; 15 more" in text
+    assert "<li>1 more in the journal: <code>safeguard audit show" in text
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from safeguard.audit import keygen, read_public, write_report
-from safeguard.audit.records.encode import JsonObject, decision_body
+from safeguard.audit.records.encode import Json, JsonObject, decision_body
 from safeguard.audit.records.registry import Limits
 from safeguard.audit.report import episode as report_episode
 from safeguard.audit.report import interventions as report_interventions
@@ -218,6 +218,47 @@ def test_a_run_says_what_it_was(tmp_path: Path) -> None:
     text = told(tmp_path / "hardware", clean(), simulated=False)
     assert "the world is the real one not checked hardware moved" in text
     assert "Nothing real moved" not in text
+
+
+def effect(agreement: str, first: int = 0, judged: int = 3, largest: float = 0.002) -> JsonObject:
+    """The body of an effect record about three ticks."""
+    figures: list[Json] = [largest, 0.0] if judged else []
+    return {
+        "episode": 0, "enforcement": "full", "first": first, "last": first + 2, "judged": judged,
+        "no_command": 3 - judged, "no_state": 0, "gap": 0, "largest": figures, "rms": figures,
+        "worst": first if judged else None, "worst_joint": "panda_joint1" if judged else "", "residual": None,
+        "threshold": 0.5, "rule": "warn_rung", "agreement": agreement,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("effects", "says"),
+    [
+        ([], "not checked no effect record has judged a tick"),
+        ([effect("not_judged", judged=0)], "not checked no effect record has judged a tick"),
+        (
+            [effect("agrees"), effect("not_judged", 3, 0)],
+            "held 3 of 6 ticks judged; effect records: agrees 1, not judged",
+        ),
+        ([effect("agrees"), effect("not_judged", 3)], "not checked 6 of 6 ticks judged"),
+        (
+            [effect("agrees"), effect("differs", 3, 2, 0.03)],
+            "not held 5 of 6 ticks judged; effect records: agrees 1, differs 1; a joint's speed was up to 0.03 rad/s "
+            "off what the model said (episode 0, ticks 3 to 5)",
+        ),
+    ],
+)
+def test_whether_the_body_obeys_is_told_once(tmp_path: Path, effects: list[JsonObject], says: str) -> None:
+    """Held only where everything that was judged agrees; one that differs is an event of its episode as well."""
+    with started(tmp_path) as journal:
+        journal.append(RecordKind.EPISODE_OPEN, episode_open(0, Enforcement.FULL, "s"))
+        for tick in range(6):
+            append_tick(journal, tick, observation(tick), decision(tick))
+        for body in effects:
+            journal.append(RecordKind.EFFECT, body, tick=5, t=5 * PERIOD)
+    assert f"the body does what it is told {says}" in plain(tmp_path)
+    events = summarize(tmp_path).episodes[0].events
+    assert [one.kind for one in events] == ["effect"] * sum(body["agreement"] == "differs" for body in effects)
 
 
 def test_episodes_without_the_shield_are_counted(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def hostile(outcome: Decision) -> Decision:
 
 def written(path: Path) -> Path:
     """The report of two episodes with five interventions, whose texts are hostile where a person chooses them."""
-    late, warn = (Cause.POLICY_LATE,), (Cause.EFFORT_WARN,)
+    late, warn = (Cause.POLICY_LATE,), (Cause.MONITOR_WARN,)
     with started(path, run_open(run_id=EVIL, config={"assumptions": {EVIL: EVIL}})) as journal:
         for episode, name in enumerate(("reach", EVIL)):
             fault: JsonObject = {"id": EVIL, "kind": EVIL, "parameters": {EVIL: EVIL}}
@@ -230,8 +230,8 @@ def test_a_click_on_a_row_opens_its_decision(tab: Page) -> None:
     for wanted in (
         "Episode 0, tick 4, 0.008 s",
         "corrected by qp, effort 0.9",
-        "effort_warn",
-        "row.effort_warn",
+        "monitor_warn",
+        "row.monitor_warn",
         "row 1 of 4 of the last proposal to arrive",
         "position_upper:panda_joint2, clearance:panda_link3|panda_link7",
         "least of 10 ticks",

@@ -16,14 +16,16 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from safeguard import cli_audit
-from safeguard.audit import open_run, timeline
+from safeguard.audit import open_run, show, timeline
 from safeguard.audit.fold import UNTOUCHED, Folder, Intervention
 from safeguard.audit.reader import read_run
 from safeguard.audit.records.bodies import VerdictBody
 from safeguard.audit.records.encode import JsonObject
+from safeguard.audit.records.events import NearMiss
 from safeguard.audit.records.registry import DecisionRecord, Record
+from safeguard.audit.report.summary import summarize
 from safeguard.audit.show import Choice, row_json, show_run, text_lines
-from safeguard.audit.story import Row, smallest_of, story
+from safeguard.audit.story import Row, Teller, smallest_of, story
 from safeguard.audit.timeline import CutShortError, Moment, moments
 from safeguard.core.enums import Cause, Enforcement, FilterStatus, Level, Mode, RecordKind
 from safeguard.core.errors import ConfigError, JournalError
@@ -37,6 +39,7 @@ from tests.unit.audit_runs import (
     observation,
     run_open,
     small_run,
+    started,
 )
 
 TICKS = 100
@@ -71,11 +74,11 @@ def test_story_of_an_episode(demo: Path) -> None:
     assert told[0] == ("episode", None, "policy hang, strategy monolithic, policy reach-and-push, seed 7")
     assert ("mode", 0, "BOOT → NOMINAL") in told
     assert ("fault", None, "policy hang acts: policy_hang") in told
-    assert ("mode", 31, "NOMINAL → CAUTIOUS by row.effort_warn; +effort_warn") in told
+    assert ("mode", 31, "NOMINAL → CAUTIOUS by row.monitor_warn; +monitor_warn") in told
     assert ("filter", 31, told[4][2]) == told[4]
     assert told[4][2].startswith("15 ticks to 0.090 s; position_upper:panda_joint2, clearance:panda_link3|panda_link7")
     assert told[5][0] == "mode"
-    assert told[5][2].startswith("CAUTIOUS → HOLD by row.policy_late; +policy_late (no chunk for 60 ms); −effort_warn")
+    assert told[5][2].startswith("CAUTIOUS → HOLD by row.policy_late; +policy_late (no chunk for 60 ms); −monitor_warn")
     assert told[-1][0] == "episode"
     assert told[-1][2].startswith("closed: ")
 
@@ -176,10 +179,78 @@ def invented(
         yield Moment(record, tick * PERIOD, 0, tick * PERIOD / NS_PER_S, 0)
 
 
+def test_ranges_of_episodes_are_bounded() -> None:
+    """Of episodes with a hole behind each the first are kept, and the one that is asked for."""
+    kept: list[range] = []
+    for number in range(0, 1000, 2):
+        show._count(kept, number, 900)  # pyright: ignore[reportPrivateUsage]
+    assert kept == [*(range(k, k + 1) for k in range(0, 40, 2)), range(900, 901)]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        ([], "none"),
+        ([4], "4"),
+        ([0, 1, 2, 3], "0 to 3"),
+        ([0, 1, 5, 7, 8], "0 to 1, 5, 7 to 8"),
+        (range(0, 2000, 2), ", ".join(map(str, range(0, 40, 2))) + ", …"),
+    ],
+)
+def test_an_episode_that_is_not_there_is_an_error_with_those_that_are(
+    tmp_path: Path, numbers: list[int], says: str
+) -> None:
+    """The message is short however many there are; the last of very many is found."""
+    with started(tmp_path) as journal:
+        for number in numbers:
+            journal.append(RecordKind.EPISODE_OPEN, episode_open(number, Enforcement.FULL, "s"))
+    with pytest.raises(ConfigError, match=f"no such episode; it has: {says}$"):
+        list(show_run(tmp_path, Choice(episode=10_001)))
+    if numbers:
+        assert {row.episode for row in show_run(tmp_path, Choice(episode=numbers[-1]))} == {numbers[-1]}
+
+
+def test_an_episode_whose_begin_was_lost_is_not_the_one_before(tmp_path: Path) -> None:
+    """Its decisions say which one they are of: rows have that number and its own time, the report leaves them out."""
+    with started(tmp_path) as journal:
+        journal.append(RecordKind.EPISODE_OPEN, episode_open(0, Enforcement.FULL, "s"))
+        append_tick(journal, 0, observation(0), decision(0))
+        journal.append(RecordKind.EPISODE_OPEN, {"x": 2**70})  # has no form
+        for tick in (50, 51):
+            append_tick(journal, tick, observation(tick), decision(tick, episode=1, mode=Mode.HOLD))
+        journal.append(RecordKind.EPISODE_CLOSE, {"episode": 1, "outcome": {"violations": 1}})
+    (row,) = shown(tmp_path, episode=1, modes=["HOLD"], kinds=["decision"])
+    assert (row.tick, row.since) == (50, 0.0)
+    assert {row.tick for row in shown(tmp_path, episode=0) if row.kind is RecordKind.DECISION} == {0}
+    run = summarize(tmp_path)
+    ((episode, outcome),) = [(one, one.outcome) for one in run.episodes]
+    assert (episode.ticks, episode.acted, outcome) == (1, 0, None)
+    assert (run.total.ticks, run.account.outside, run.account.decisions) == (1, 2, 3)
+
+
+def test_events_of_an_endless_intervention_do_not_pile_up(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An intervention with very many events in it is told in parts: nothing is left out, all stands in order."""
+    monkeypatch.setattr("safeguard.audit.story.HELD", 30)
+    figures: dict[str, Any] = {"limit": "position", "at": "j", "value": 0.1, "least": 0.2, "unit": "rad"}
+    near = NearMiss(episode=0, enforcement=Enforcement.FULL, phase="begin", **figures)
+    teller, rows, many = Teller(), list[Row](), 200
+    for moment in invented(small, [(Mode.HOLD, (Cause.POLICY_LATE,), FilterStatus.BACKUP)] * many):
+        record = replace(moment.record, seq=2 * moment.record.seq)
+        rows += teller.hear(replace(moment, record=record))
+        event = replace(record, seq=record.seq + 1, kind=RecordKind.NEAR_MISS, body=near)
+        rows += teller.hear(replace(moment, record=event))
+        assert len(teller._held) < 30  # pyright: ignore[reportPrivateUsage]
+    rows += teller.fold()
+    parts = [row for row in rows if row.what == "filter"]
+    assert [row.count for row in parts] == [30] * 6 + [20]
+    assert [row.seq for row in rows if row.kind is RecordKind.NEAR_MISS] == [2 * k + 1 for k in range(many)]
+    assert [row.seq for row in rows] == sorted(row.seq for row in rows)
+
+
 def test_a_correction_that_pauses_is_one_intervention(small: Path) -> None:
     """Up to 0.1 s apart it is one; longer apart it is two, and what lies between is a third."""
-    corrected = (Mode.CAUTIOUS, (Cause.EFFORT_WARN,), FilterStatus.CORRECTED)
-    between = (Mode.CAUTIOUS, (Cause.EFFORT_WARN,), FilterStatus.ADMISSIBLE)
+    corrected = (Mode.CAUTIOUS, (Cause.MONITOR_WARN,), FilterStatus.CORRECTED)
+    between = (Mode.CAUTIOUS, (Cause.MONITOR_WARN,), FilterStatus.ADMISSIBLE)
 
     def folded(pause: int) -> list[tuple[str, int, float, float]]:
         folder, over = Folder(), list[Intervention]()
@@ -199,7 +270,7 @@ def test_a_correction_that_pauses_is_one_intervention(small: Path) -> None:
 
 SOME = st.tuples(
     st.sampled_from([Mode.NOMINAL, Mode.CAUTIOUS, Mode.HOLD]),
-    st.lists(st.sampled_from([Cause.POLICY_LATE, Cause.EFFORT_WARN, Cause.STATE_STALE]), unique=True).map(tuple),
+    st.lists(st.sampled_from([Cause.POLICY_LATE, Cause.MONITOR_WARN, Cause.STATE_STALE]), unique=True).map(tuple),
     st.sampled_from(list(FilterStatus)),
 )
 STRETCHES = st.lists(st.tuples(SOME, st.integers(1, 60)), max_size=8)

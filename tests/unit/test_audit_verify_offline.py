@@ -22,7 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safeguard.audit import verify_offline
+from safeguard.audit.records.registry import BY_CODE
 from safeguard.audit.verify_offline import Key, Run, main, unpack, verify
+from safeguard.core.enums import RecordKind
 from tests.unit.audit_format import (
     OTHER,
     OWN,
@@ -844,6 +846,25 @@ def test_ring_alone_can_hold_a_run(tmp_path: Path) -> None:
     assert (report["verdict"], report["records"]) == ("open", 4)
     (tmp_path / "journal" / "ring").write_bytes(ring([]))
     assert check(tmp_path)["verdict"] == "truncated"
+
+
+def test_kinds_are_those_of_the_registry() -> None:
+    """Codes and names that hold before a segment header says so are all that safeguard writes, in order."""
+    assert dict(enumerate(verify_offline.KINDS.split(), 1)) == {code: kind.value for code, kind in BY_CODE.items()}
+
+
+def test_ring_alone_may_hold_every_kind(tmp_path: Path) -> None:
+    """Where no segment was written yet, no header names the kinds: records of all of them are known all the same."""
+    writer = RunWriter()
+    writer.open()
+    special = {"run_open", "run_close", "gap", "retention_cut"}
+    for kind in RecordKind:
+        if kind.value not in special:
+            writer.record(kind.value, {"x": 1})
+    save(tmp_path, [])
+    (tmp_path / "journal" / "ring").write_bytes(ring(writer.segments[0][1:]))
+    found = check(tmp_path)
+    assert (found["verdict"], found["records"]) == ("open", len(RecordKind) - len(special) + 1)
 
 
 def test_ring_of_a_closed_run(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import detection
-from benchmarks.detection import (
-    Judged,
-    as_json,
-    by_kind,
-    duels,
-    fights,
-    judge,
-    overview,
-    result,
-    singles,
-    with_checks,
-)
+from benchmarks.detection import CONTENDERS, Duel, Judged, draws, duels, either, judge, ladder, result, singles
 from benchmarks.detection_cache import Sets, jobs, load, save
 from benchmarks.detection_episodes import FAULTS, SHIFTS, Cell, Episode, cells
 from benchmarks.detection_methods import Autoencoder, Centres, Distilled, Method, hold, methods
@@ -31,17 +21,19 @@ from benchmarks.detection_metrics import (
     Result,
     against,
     auc,
+    average_precision,
     clopper_pearson,
     compare,
     redrawn,
     roc,
     summary,
 )
+from benchmarks.detection_report import as_json, by_kind, fights, overview, rungs
 from safeguard.core.config import ShieldConfig
 from safeguard.core.enums import Reference
 from safeguard.core.types import ActionSpec, Proposal
 from safeguard.monitors.registry import Setting
-from safeguard.scenarios.calibration import Trace
+from safeguard.scenarios.calibration import Trace, calibrated
 from safeguard.scenarios.episode import Outcome
 
 TICKS, EVERY = 60, 4
@@ -63,6 +55,14 @@ def test_roc_encloses_the_area(positive: list[float], negative: list[float]) -> 
     assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0.0, 0.0, 1.0, 1.0)
     assert (np.diff([fpr, tpr], axis=1) >= 0.0).all()
     assert float(np.trapezoid(tpr, fpr)) == pytest.approx(auc(positive, negative))
+
+
+@given(_PEAKS, _PEAKS)
+def test_average_precision_is_that_of_every_threshold(positive: list[float], negative: list[float]) -> None:
+    """Each positive contributes the share of positives among the episodes that score at least as much as it."""
+    at_least = [(sum(q >= p for q in positive), sum(q >= p for q in negative)) for p in positive]
+    direct = sum(hits / (hits + false) for hits, false in at_least) / len(positive)
+    assert average_precision(positive, negative) == pytest.approx(direct)
 
 
 def test_infinite_peaks_are_ranked() -> None:
@@ -153,8 +153,9 @@ def test_redrawn_calibrations_keep_the_declared_rate_and_the_better_method() -> 
 
 def test_every_fault_and_shift_has_a_cell_and_no_number_occurs_twice(tmp_path: Path) -> None:
     """All kinds get the same number of episodes, and sets share no episode."""
-    wanted = jobs({"calibration": 20, "nominal": 10, "tuning_nominal": 10}, 4, 2, tmp_path)
-    numbers = [number for found in wanted.values() for _, number, _ in found]
+    wanted = jobs({"calibration": 20, "nominal": 10}, 4, tmp_path)
+    tuning = jobs({"nominal": 10}, 4, tmp_path, tuning=True)
+    numbers = [number for found in (*wanted.values(), *tuning.values()) for _, number, _ in found]
     assert len(set(numbers)) == len(numbers)
     kinds = [cell.kind for cell, _, _ in wanted["positive"]]
     assert {kind: kinds.count(kind) for kind in {*FAULTS, *SHIFTS}} == dict.fromkeys((*FAULTS, *SHIFTS), 12)
@@ -200,7 +201,17 @@ def _sets() -> Sets:
 def judged() -> list[Judged]:
     """Every method on episodes that need no simulation."""
     sets = _sets()
-    return [judge(method, sets.calibration, sets.nominal, sets.positive) for method in methods(sets.calibration)]
+    return [judge(method, sets) for method in methods(sets.calibration)]
+
+
+def test_joint_scores_are_those_of_an_artefact(judged: list[Judged]) -> None:
+    """What a calibration learns, scales and calibrates of the same episodes gives the same members and maxima."""
+    artefact = calibrated([episode.trace for episode in _sets().calibration], ShieldConfig().monitors)
+    by_name = {one.method.name: one for one in judged}
+    assert [m.name for m in artefact.members] == [o.method.name for o in judged if o.method.group == "monitor"]
+    assert [m.name for m in artefact.members if m.witness == "novelty"][-1] == "overlap_cusum"
+    assert artefact.rungs[0].maxima == by_name["g_warn"].maxima
+    assert artefact.rungs[1].maxima == by_name["g_act"].maxima
 
 
 def test_what_is_loud_is_found_at_once(judged: list[Judged]) -> None:
@@ -215,26 +226,58 @@ def test_what_is_loud_is_found_at_once(judged: list[Judged]) -> None:
 
 
 def test_report_names_every_method(judged: list[Judged]) -> None:
-    """Tables, JSON and duels are made of what was judged, and the rival is the best of the single methods."""
-    fought = duels(judged)
-    data = json.loads(json.dumps(as_json(judged, fought, _sets())))
+    """Tables and JSON are made of what was judged, and every joint score meets every single method."""
+    sets, drawn = _sets(), draws(judged)
+    fought, steps = duels(judged, drawn), ladder(methods(sets.calibration), sets)
+    data = json.loads(json.dumps(as_json(judged, drawn, steps, fought, sets)))
     assert [row["method"] for row in data["methods"]] == [one.method.name for one in judged]
-    assert overview(judged).row_count == by_kind(judged).row_count == len(judged)
-    best = max(one.summary.balanced for one in singles(judged))
-    assert next(one for one in judged if one.method.name == fought[0].against).summary.balanced == best
-    assert {duel.joint for duel in fought} == {
-        "g_warn",
-        *(one.method.name for one in judged if one.method.group == "new joint"),
-    }
-    assert fights(fought).row_count == len(fought)
+    assert overview(judged, drawn).row_count == by_kind(judged).row_count == len(judged)
+    rivals = [one.method.name for one in singles(judged)]
+    assert {"overlap_cusum", "embedding_knn", "stac_single"} < set(rivals)
+    assert [(duel.joint, duel.against) for duel in fought] == [(joint, one) for joint in CONTENDERS for one in rivals]
+    assert (fights(fought).row_count, rungs(steps).row_count) == (len(fought), len(steps))
+
+
+def test_a_duel_says_where_the_joint_score_is_better(judged: list[Judged]) -> None:
+    """Later alarms lose time alone, more false ones accuracy alone, none at all both; one miss of five is nothing."""
+    by_name = {one.method.name: one for one in judged}
+    joint, never = by_name["g_warn"], by_name["never"]
+    late = replace(joint, positive=tuple(replace(r, first=r.ticks - 1) for r in joint.positive))
+    loud = replace(joint, negative=by_name["always"].negative)
+    close = replace(joint, positive=(never.positive[0], *joint.positive[1:]))
+
+    def better(other: Judged) -> str:
+        found = compare((joint.positive, other.positive), (joint.negative, other.negative))
+        return Duel("joint", "other", found, found, found).better
+
+    assert [better(other) for other in (late, loud, never, close)] == ["time", "accuracy", "both", "–"]
+
+
+def test_rungs_are_those_of_the_shield(judged: list[Judged]) -> None:
+    """Warn is g_warn at 0.10, stop has no threshold with so few episodes, and any rung counts an episode once."""
+    sets = _sets()
+    steps = {step.name: step for step in ladder(methods(sets.calibration), sets)}
+    warn, stop, union = steps["warn: g_warn"], steps["stop: g_act"], steps["any rung"]
+    assert warn.judged.summary == next(one for one in judged if one.method.name == "g_warn").summary
+    assert (stop.alpha, stop.judged.threshold) == (0.005, math.inf)
+    assert union.alpha == pytest.approx(0.12)
+    false = [sum(r.false for r in step.judged.negative) for step in (warn, steps["degrade: g_act"], union)]
+    assert max(false[:2]) <= false[2] <= sum(false[:2])
+
+
+def test_false_alarms_an_hour(judged: list[Judged]) -> None:
+    """Ten nominal episodes of 6 s are a minute: what always alarms does so 600 times an hour."""
+    by_name = {one.method.name: one for one in judged}
+    assert by_name["always"].hourly == pytest.approx(600.0)
+    assert by_name["never"].hourly == 0.0
 
 
 def test_checks_are_only_ever_sooner(judged: list[Judged]) -> None:
     """Beside a check that never speaks a method stays what it is; beside one that always does, it alarms at once."""
     by_name = {one.method.name: one for one in judged}
     score = by_name["g_warn"]
-    assert with_checks(score, by_name["never"]).summary == score.summary
-    assert {r.first for r in with_checks(score, by_name["always"]).positive} == {0}
+    assert either(score, by_name["never"]).summary == score.summary
+    assert {r.first for r in either(score, by_name["always"]).positive} == {0}
 
 
 def test_command_prints_and_writes_everything(
@@ -242,7 +285,7 @@ def test_command_prints_and_writes_everything(
 ) -> None:
     """The tables, the JSON and three pictures come out of recorded episodes."""
 
-    def collected(*_: object) -> Sets:
+    def collected(*_: object, **__: object) -> Sets:
         return _sets()
 
     monkeypatch.setattr(detection, "collect", collected)
@@ -260,10 +303,10 @@ def test_threshold_is_the_order_statistic_and_equal_is_no_alarm() -> None:
     plain = [_episode(Cell("nominal"), k) for k in range(40)]
     flat = Method("number", "control", lambda e: np.full(e.ticks, float(e.number)))
     rest = [float(k) for k in range(40) if k % 10 not in (0, 5)]
-    found = judge(flat, plain, plain, plain)
+    found = judge(flat, Sets(tuple(plain), tuple(plain), ()))
     assert found.threshold == rest[29]
     assert result(plain[int(rest[29])], flat.score(plain[int(rest[29])]), found.threshold).first is None
-    assert found.summary.false == sum(k > rest[29] for k in range(40))
+    assert sum(r.false for r in found.negative) == sum(k > rest[29] for k in range(40))
 
 
 def test_cache_gives_back_what_was_saved(tmp_path: Path) -> None:

@@ -332,6 +332,22 @@ def test_a_run_says_what_is_not_as_in_the_run_before(tmp_path: Path) -> None:
     assert all(verify_run(tmp_path / str(k), runs=runs).sound for k in range(3))
 
 
+def test_a_calibration_is_compared_by_its_digest(tmp_path: Path) -> None:
+    """Another calibration is a software change with two digests; its thousand numbers are no settings."""
+    runs = tmp_path / "list"
+
+    def calibrated(name: str, digest: str, largest: float) -> list[Record]:
+        config: JsonObject = {"period_s": 0.002, "calibration": {"rungs": [{"maxima": [0.1, largest]}]}}
+        digests = {"table": "cd" * 32, "policy": None, "calibration": digest}
+        return opened(tmp_path / name, runs, run_id=name, config=config, digests=digests)
+
+    calibrated("run-0", "aa" * 32, 0.5)
+    records = calibrated("run-1", "bb" * 32, 0.6)
+    assert [record.kind for record in records[1:-2]] == [RecordKind.SOFTWARE_CHANGE]
+    (change,) = cast("Any", records[1].body).changes
+    assert (change.name, change.old, change.new) == ("calibration", "aa" * 32, "bb" * 32)
+
+
 def test_an_old_list_says_nothing(tmp_path: Path) -> None:
     """A line of a version that held no identities is read, and nothing is claimed about that run."""
     runs = tmp_path / "list"

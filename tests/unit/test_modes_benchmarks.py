@@ -36,13 +36,15 @@ from benchmarks.spurious import (
     figures,
     movers,
     run,
+    unpunctual,
 )
-from safeguard.core.config import IntakeConfig, PolicyConfig
+from safeguard.core.config import IntakeConfig, PolicyConfig, PunctualConfig
 from safeguard.core.enums import Cause, Mode, Reference
 from safeguard.core.types import NS_PER_S, ActionSpec, Observation, Proposal, RobotState
 from safeguard.modes import STRATEGIES, ModeTable, cause_mask, compile_table, load_spec, step
 from safeguard.modes.state import ModeInputs, ModeOutputs, ModeState
 from safeguard.monitors import Intake, PolicyDeadline
+from safeguard.monitors.punctual import Punctual
 from safeguard.policies import InlinePort
 
 TICK = 2_000_000
@@ -138,7 +140,7 @@ def test_the_verdict_on_times() -> None:
 
 
 def _as_the_shield(late: Flags, invalid: Flags, ticks: int) -> list[int]:
-    """Masks of the real port, intake and deadline of a policy with these outputs."""
+    """Masks of the real port, intake, deadline and punctuality check of a policy with these outputs."""
     spec = ActionSpec(("a",), "rad", Reference.ABSOLUTE, 10.0, 1)
 
     class Policy:
@@ -155,6 +157,7 @@ def _as_the_shield(late: Flags, invalid: Flags, ticks: int) -> list[int]:
 
     port = InlinePort(Policy(), period=0.1, latency=lambda k, _: 0.12 if late[k] else 0.02)
     intake, deadline = Intake(("a",), PERIOD, velocity=np.ones(1)), PolicyDeadline(0.2, startup_s=0.2)
+    punctual = Punctual(PunctualConfig(), 0.1)
     masks, current = list[int](), None
     for k in range(ticks):
         now = k * TICK
@@ -165,20 +168,41 @@ def _as_the_shield(late: Flags, invalid: Flags, ticks: int) -> list[int]:
         verdicts = intake.receive(arrived, spec, now, seen)
         if arrived is not None and all(verdict.cause is None for verdict in verdicts):
             current = arrived
-        causes = [verdict.cause for verdict in (*verdicts, deadline.check(current, now))]
+        causes = [verdict.cause for verdict in (*verdicts, deadline.check(current, now), punctual.check(current, now))]
         masks.append(cause_mask(cause for cause in causes if cause is not None))
     return masks
 
 
-def test_causes_are_those_of_the_shield() -> None:
-    """Port, intake and deadline say the same in every tick, with many outputs late, invalid or both."""
+def _masks_of(times: Ints, late: Flags, invalid: Flags, bits: Ints, ticks: int) -> tuple[Ints, Flags]:
+    """The causes of a source by age and content, and in which ticks its usable outputs arrive."""
+    masks, good = np.zeros(ticks, dtype=np.int64), np.zeros(ticks, dtype=np.int64)
+    causes_of(times, late, invalid, bits, masks, good)
+    return masks, good == 1
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_causes_are_those_of_the_shield(share: float) -> None:
+    """Port, intake, deadline and punctuality say the same in every tick, with many outputs late, invalid or both."""
     times, late, invalid, bits = arrays(SOURCES["monolithic"], 6000, 3)
     rng = np.random.default_rng(0)
-    late, invalid = rng.random(late.shape) < 0.3, rng.random(late.shape) < 0.2
-    masks = np.zeros(6000, dtype=np.int64)
-    causes_of(times, late, invalid, bits, masks)
-    assert masks.tolist() == _as_the_shield(late[0], invalid[0], 6000)
+    late, invalid = rng.random(late.shape) < share, rng.random(late.shape) < share / 1.5
+    masks, good = _masks_of(times, late, invalid, bits, 6000)
+    rare = unpunctual(good, 0.2)
+    assert np.where(rare, masks | LATE, masks).tolist() == _as_the_shield(late[0], invalid[0], 6000)
     assert {0, LATE, INVALID, LATE | INVALID} == set(masks.tolist())
+    assert (rare & (masks & LATE == 0)).any(), "it says something that the deadline does not"
+
+
+def test_punctuality_needs_asking_only_around_arrivals() -> None:
+    """Asked in every tick the check says the same, also where a chunk comes in the very tick in which it is missed."""
+    rng, arrives, check = np.random.default_rng(2), np.zeros(40_000, dtype=np.bool_), Punctual(PunctualConfig(), 0.1)
+    arrives[np.cumsum(rng.choice([1, 20, 74, 75, 76, 77, 176, 400], 340))] = True
+    chunks, said = np.cumsum(arrives), list[bool]()
+    made = [Proposal(np.zeros((1, 1)), 0, 0, "scripted", k) for k in range(int(chunks[-1]) + 1)]
+    for tick, count in enumerate(chunks.tolist()):
+        said.append(check.check(made[int(count)] if count else None, tick * TICK).cause is not None)
+    assert unpunctual(arrives, 0.2).tolist() == said
+    assert 0.1 < np.mean(said) < 0.9
 
 
 def test_strict_lateness_begins_when_an_output_is_due() -> None:
@@ -188,8 +212,8 @@ def test_strict_lateness_begins_when_an_output_is_due() -> None:
         times, late, invalid, bits = arrays(SOURCES["monolithic"], 1000, 0, strict=strict)
         late, invalid = np.zeros_like(late), np.zeros_like(invalid)
         late[0, 3] = True
-        masks = np.zeros(1000, dtype=np.int64)
-        causes_of(times, late, invalid, bits, masks)
+        masks, good = _masks_of(times, late, invalid, bits, 1000)
+        assert not unpunctual(good, 0.2).any()
         found.append(int(np.count_nonzero(masks == LATE)))
     assert found == [9, 58]
 

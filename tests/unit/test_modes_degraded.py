@@ -141,9 +141,9 @@ def test_a_substitute_that_goes_away_ends_the_stay() -> None:
 @pytest.mark.parametrize(
     ("table", "inputs", "ticks", "row", "weak"),
     [
-        (VLA, LATE, 1, "VLA-D01", (Cause.MONITOR_WARN, Cause.EFFORT_WARN, Cause.FILTER_SLACK)),
-        (DUAL, SYSTEM2, 125, "DUAL-D01", (Cause.MONITOR_WARN, Cause.EFFORT_WARN, Cause.PERCEPTION_WARN)),
-        (MODULAR, BOTH, 60, "MOD-D03", (Cause.MONITOR_WARN, Cause.EFFORT_WARN, Cause.PERCEPTION_WARN)),
+        (VLA, LATE, 1, "VLA-D01", (Cause.MONITOR_WARN, Cause.FILTER_SLACK)),
+        (DUAL, SYSTEM2, 125, "DUAL-D01", (Cause.MONITOR_WARN, Cause.PERCEPTION_WARN)),
+        (MODULAR, BOTH, 60, "MOD-D03", (Cause.MONITOR_WARN, Cause.PERCEPTION_WARN)),
     ],
 )
 def test_two_weak_signals_are_a_strong_one(

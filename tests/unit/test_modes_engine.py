@@ -62,7 +62,6 @@ def test_nominal_is_quiet(table: ModeTable) -> None:
         (Cause.TICK_OVERRUN, "CORE-C07", Mode.CAUTIOUS),
         (Cause.FILTER_SLACK, "CORE-C13", Mode.CAUTIOUS),
         (Cause.BACKUP_REFUSED, "CORE-C14", Mode.ESTOP),
-        (Cause.EFFORT_WARN, "CORE-C15", Mode.CAUTIOUS),
         (Cause.UNCALIBRATED, "CORE-C16", Mode.NOMINAL),
         (Cause.OPERATOR_STOP, "CORE-C17", Mode.STOP),
         (Cause.AUDIT_FAILED, "CORE-C18", Mode.HOLD),
@@ -151,7 +150,7 @@ def test_levels_are_the_buckets(table: ModeTable) -> None:
 
 def test_worst_floor_wins(table: ModeTable) -> None:
     """Of several causes the worst floor decides, and only the rows that ask for it are reasons."""
-    _, outputs = step(table, nominal(table), seen(Cause.EFFORT_WARN, Cause.CLOCK_BACKWARDS, Cause.OPERATOR_STOP))
+    _, outputs = step(table, nominal(table), seen(Cause.MONITOR_WARN, Cause.CLOCK_BACKWARDS, Cause.OPERATOR_STOP))
     assert (outputs.mode, outputs.reasons) == (Mode.STOP, ("CORE-C17",))
 
 
@@ -160,7 +159,7 @@ def test_worst_floor_wins(table: ModeTable) -> None:
     [
         (Cause.OPERATOR_STOP, Mode.STOP, ("CORE-C17", "CORE-E01")),
         (Cause.ESTOP, Mode.ESTOP, ("CORE-C01",)),
-        (Cause.EFFORT_WARN, Mode.STOP, ("CORE-E01",)),
+        (Cause.MONITOR_WARN, Mode.STOP, ("CORE-E01",)),
     ],
 )
 def test_timer_and_cause_in_one_tick(table: ModeTable, cause: Cause, mode: Mode, reasons: tuple[str, ...]) -> None:
@@ -173,10 +172,10 @@ def test_timer_and_cause_in_one_tick(table: ModeTable, cause: Cause, mode: Mode,
 
 def test_cautious_slows_down_and_clears_by_itself(table: ModeTable) -> None:
     """CAUTIOUS halves the speed and ends 0.5 s after the last cause that asks for it."""
-    state, outputs = step(table, nominal(table), seen(Cause.EFFORT_WARN))
+    state, outputs = step(table, nominal(table), seen(Cause.MONITOR_WARN))
     assert outputs.envelope == Envelope(0.5, 1.0)
     state, outputs = drive(table, state, [QUIET] * 200 + [seen(Cause.TICK_OVERRUN)] + [QUIET] * 249)
-    assert (outputs.mode, outputs.reasons) == (Mode.CAUTIOUS, ("CORE-C07", "CORE-C15"))
+    assert (outputs.mode, outputs.reasons) == (Mode.CAUTIOUS, ("CORE-C07", "CORE-C19"))
     state, outputs = step(table, state, QUIET)
     assert (outputs.mode, outputs.reasons) == (Mode.NOMINAL, ("CORE-R02",))
     assert step(table, state, QUIET)[1].reasons == ()
@@ -186,7 +185,7 @@ def test_a_cause_that_asks_for_nothing_changes_nothing(table: ModeTable) -> None
     """UNCALIBRATED is a reason in NOMINAL and does not keep CAUTIOUS from ending."""
     young = seen(Cause.UNCALIBRATED)
     assert step(table, nominal(table), young)[1].reasons == ("CORE-C16",)
-    state, _ = step(table, nominal(table), seen(Cause.EFFORT_WARN))
+    state, _ = step(table, nominal(table), seen(Cause.MONITOR_WARN))
     _, outputs = drive(table, state, [young] * 250)
     assert (outputs.mode, outputs.reasons) == (Mode.NOMINAL, ("CORE-C16", "CORE-R02"))
 

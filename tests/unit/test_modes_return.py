@@ -202,7 +202,7 @@ def test_a_person_ends_every_configuration_at_once(table: ModeTable, inputs: Mod
 def test_causes_about_the_policy_do_not_count_for_a_person(table: ModeTable) -> None:
     """While a person commands, the policy's faults neither stop, shed nor bridge; the body's faults do."""
     waived = [
-        Cause.PROPOSAL_INVALID, Cause.PROPOSAL_REPEATED, Cause.PROPOSAL_ORDER, Cause.POLICY_LATE, Cause.EFFORT_WARN,
+        Cause.PROPOSAL_INVALID, Cause.PROPOSAL_REPEATED, Cause.PROPOSAL_ORDER, Cause.POLICY_LATE,
         Cause.UNCALIBRATED, Cause.MONITOR_WARN, Cause.MONITOR_DEGRADE, Cause.MONITOR_STOP, Cause.PERCEPTION_WARN,
         Cause.PERCEPTION_LOST, Cause.PREDICTION_FAILED, Cause.PLANNER_FAILED, Cause.SYSTEM2_FAILED,
     ]  # fmt: skip

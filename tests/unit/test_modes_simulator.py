@@ -51,10 +51,10 @@ def random_states(table: ModeTable, count: int, rng: np.random.Generator) -> Int
 
 def random_inputs(table: ModeTable, count: int, rng: np.random.Generator) -> Ints:
     """Causes, flags, shadow, available: mostly few causes, sometimes many, now and then one that nobody knows."""
-    bits = len(table.rows)
+    bits, known = len(table.rows), len(Cause)
     chance = rng.choice([0.0, 0.02, 0.1, 0.5], (count, 1))
-    causes = ((rng.random((count, 27)) < chance) << np.arange(27)).sum(axis=1)
-    causes |= np.where(rng.random(count) < 0.02, 1 << rng.integers(27, bits, count), 0)
+    causes = ((rng.random((count, known)) < chance) << np.arange(known)).sum(axis=1)
+    causes |= np.where(rng.random(count) < 0.02, 1 << rng.integers(known, bits, count), 0)
     parts = 1 << len(table.capabilities)
     return np.column_stack([causes, *(rng.integers(0, end, count) for end in (128, parts, parts))])
 
@@ -173,9 +173,8 @@ def test_a_table_too_wide_for_javascript_is_refused() -> None:
     table = table_of("modular")
     wide = replace(table, rows=(*table.rows, *(f"X{place}" for place in range(53 + 1 - len(table.rows)))))
 
-    with pytest.raises(
-        ModeTableError, match="'modular' has 54 rows and 27 causes; the simulator's masks hold 53 and 31"
-    ):
+    said = f"'modular' has 54 rows and {len(Cause)} causes; the simulator's masks hold 53 and 31"
+    with pytest.raises(ModeTableError, match=said):
         table_json(wide)
 
 

@@ -192,7 +192,7 @@ def test_wrong_cores_are_refused(tmp_path: Path, old: str, new: str, words: str)
             "",
             "row MOD-K02: can never be shed: no configuration is without 'planner'; add one or remove the row",
         ),
-        ("dual", '"effort_warn", ', '"estop", ', "row DUAL-D01: intolerable 'estop' says nothing: .* 'estop' anyway"),
+        ("dual", '"perception_warn"', '"estop"', "row DUAL-D01: intolerable 'estop' says nothing: .* 'estop' anyway"),
         ("modular", 'name = "planner"', 'name = "prediction"', "row MOD-K02: capability 'prediction' has two rows"),
         ("modular", 'sheds = ["planner"]\nvel', 'sheds = ["prediction"]\nvel', "row MOD-D02: sheds what another"),
         (

@@ -204,7 +204,7 @@ def test_capabilities_and_configurations() -> None:
     assert prediction[4] == planner[4] == 30_001
     assert [table.ids(prediction[3]), table.ids(planner[3])] == [("MOD-K01",), ("MOD-K02",)]
     assert table.configurations[:, 0].tolist() == [0, 30_000, 5_000, 1_000]
-    weak = cause_mask([Cause.MONITOR_WARN, Cause.EFFORT_WARN, Cause.PERCEPTION_WARN])
+    weak = cause_mask([Cause.MONITOR_WARN, Cause.PERCEPTION_WARN])
     assert table.configurations[:, 1].tolist() == [0, 0, 0, weak]
     assert [table.ids(int(bit)) for bit in table.configurations[:, 2]] == [(), ("MOD-D01",), ("MOD-D02",), ("MOD-D03",)]
     assert compiled("vla").capabilities[0, 1:3].tolist() == [0, 10]

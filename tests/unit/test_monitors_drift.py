@@ -62,9 +62,13 @@ def test_there_is_no_way_to_a_threshold() -> None:
     """All that can be done with a drift test: add an episode, ask, store."""
     assert {name for name in dir(Drift) if not name.startswith("_")} == {
         "add",
+        "calibration",
         "episodes",
         "from_json",
+        "kept",
+        "load",
         "log_evidence",
+        "save",
         "state",
         "to_json",
         "void",

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,21 @@ def test_the_command_says_so_with_its_exit_code(tmp_path: Path, monkeypatch: Pat
 
     resigned(tmp_path, change)
     assert CliRunner().invoke(commands, [str(tmp_path)]).exit_code == 3
+
+
+def test_what_if_says_so_too(tmp_path: Path, monkeypatch: Patch) -> None:
+    """Text and JSON name the loss, exit code 5; 0 for an episode that is whole."""
+    lost_in_the_middle(tmp_path, monkeypatch)
+    (loss,) = replay_run(tmp_path).losses
+    asked = [str(tmp_path), "--set", "filter.margins.velocity_share=0.05"]
+    done = CliRunner().invoke(commands, asked)
+    assert done.exit_code == 5, done.output
+    assert str(loss) in done.output
+    done = CliRunner().invoke(commands, [*asked, "--json"])
+    assert done.exit_code == 5
+    assert json.loads(done.stdout)["losses"] == [asdict(loss)]
+    done = CliRunner().invoke(commands, [*asked, "--episode", "1", "--json"])
+    assert (done.exit_code, json.loads(done.stdout)["losses"]) == (0, [])
 
 
 def test_what_was_lost_with_its_episode_is_told(tmp_path: Path, monkeypatch: Patch) -> None:

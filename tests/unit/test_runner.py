@@ -30,6 +30,7 @@ from safeguard.core.types import (
     TorqueCommand,
     frozen_array,
 )
+from safeguard.modes.table import STRATEGIES, load_spec
 from safeguard.scenarios.episode import EpisodeResult, Outcome, Stillness, TickLog, classify
 from safeguard.scenarios.faults import Activity
 from safeguard.scenarios.referee import Judgement, Violation, ViolationKind
@@ -284,6 +285,20 @@ def test_the_operator_tries_again_while_a_hold_lasts() -> None:
     assert [reason is not None for reason in said] == [True, False] * 4 + [True]
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_operator_lets_go_only_beside_what_asks_for_care(strategy: str) -> None:
+    """Whatever stands beside a recovery without ending the calm has the floor CAUTIOUS or less in every table."""
+    floors = {row.cause: row.floor for row in load_spec(strategy).causes}
+    accepted = list[Cause]()
+    for cause in Cause:
+        operator, hold = Operator(OperatorScript(dwell_s=0.0)), decided(0, mode=Mode.HOLD)
+        operator.reason(hold, still=True, now=0)
+        if operator.reason(replace(hold, causes=(cause,)), still=True, now=1) is not None:
+            accepted.append(cause)
+    assert Cause.MONITOR_WARN in accepted
+    assert [cause for cause in accepted if floors[cause] > Mode.CAUTIOUS] == []
+
+
 def test_detection_counts_from_the_first_effect_and_ignores_what_was_there_before() -> None:
     """A standing cause is no detection; a new one is, with the time since the fault first acted."""
     log, idle, acting = TickLog(Standstill()), [Activity()], [Activity(1, 1.0, 10_000_000)]
@@ -301,7 +316,7 @@ def test_detection_counts_from_the_first_effect_and_ignores_what_was_there_befor
         decided(1, mode=Mode.CAUTIOUS),
         decided(1, status=FilterStatus.CORRECTED),
         decided(1, status=FilterStatus.BACKUP),
-        decided(1, causes=(Cause.EFFORT_WARN,)),
+        decided(1, causes=(Cause.MONITOR_WARN,)),
     ],
 )
 def test_each_kind_of_answer_is_a_detection(answer: Decision) -> None:

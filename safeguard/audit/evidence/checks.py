@@ -10,6 +10,8 @@ from pydantic import JsonValue
 from safeguard.audit import verify_offline
 from safeguard.audit.evidence.facts import EpisodeFacts, RunFacts
 from safeguard.audit.evidence.model import Finding, Node, Outside
+from safeguard.audit.verify import VerifyReport
+from safeguard.core.enums import Enforcement
 
 Check: TypeAlias = Callable[[RunFacts, Mapping[str, JsonValue], Outside], Finding]
 """(facts, parameters of the leaf, what the caller can do) → finding."""
@@ -21,7 +23,18 @@ def examine(node: Node, run: RunFacts, outside: Outside) -> Finding:
     """Run the check of a solution; what a damaged journal says is no evidence."""
     if node.check not in _OF_THE_JOURNAL and run.report.verdict in DAMAGED:
         return Finding("missing", f"the journal is {run.report.verdict}: what it says is no evidence")
-    return CHECKS[node.check](run, node.parameters, outside)
+    found = CHECKS[node.check](run, node.parameters, outside)
+    if found.status == "supported" and node.check in _OF_ALL_RECORDS and (unseen := _unseen(run.report)):
+        return Finding("missing", f"{found.text}; but not all records are there: {unseen}")
+    return found
+
+
+def _unseen(report: VerifyReport) -> str:
+    """What of the run nobody can look at, or ""."""
+    said = [f"{report.lost:,} lost"] if report.lost else []
+    said += [f"{report.cut:,} cut"] if report.cut else []
+    said += ["not closed"] if report.verdict == "open" else []
+    return ", ".join(said)
 
 
 def _journal(run: RunFacts, _: Mapping[str, JsonValue], __: Outside) -> Finding:
@@ -86,7 +99,7 @@ def _limit_sources(run: RunFacts, _: Mapping[str, JsonValue], __: Outside) -> Fi
 
 
 def _enforced(run: RunFacts, _: Mapping[str, JsonValue], __: Outside) -> Finding:
-    enforced, all_of_them = run.decisions["full"], run.decisions.total()
+    enforced, all_of_them = run.decisions[Enforcement.FULL], run.decisions.total()
     return Finding("supported" if enforced else "missing", f"{enforced:,} of {all_of_them:,} decisions were enforced")
 
 
@@ -184,6 +197,8 @@ CHECKS: Final[Mapping[str, Check]] = {
 """By the name that a leaf has for it."""
 
 _OF_THE_JOURNAL: Final = ("journal", "second_verifier")
+_OF_ALL_RECORDS: Final = ("replay", "no_violation", "calibration", "reacted", "people")
+"""Checks that say something of all decisions, episodes or people of a run: of records that are missing nobody knows."""
 
 
 def _configured(run: RunFacts, *path: str) -> JsonValue:

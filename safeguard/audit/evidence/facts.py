@@ -47,7 +47,7 @@ class RunFacts:
         key: the public key that must have signed, or None.
         opened: ``run_open``, where it could be read.
         report: the journal's verdict.
-        decisions: by enforcement of their episode; those before any episode, or cut off from its begin, are under "".
+        decisions: by enforcement.
         uncalibrated: decisions with that cause.
         acts: of people, by (action, simulated).
         faults: that were seen to act, by kind.
@@ -60,7 +60,7 @@ class RunFacts:
     report: VerifyReport
     opened: RunOpen | None = None
     episodes: list[EpisodeFacts] = field(default_factory=list[EpisodeFacts])
-    decisions: Counter[str] = field(default_factory=Counter[str])
+    decisions: Counter[Enforcement] = field(default_factory=Counter[Enforcement])
     uncalibrated: int = 0
     acts: Counter[tuple[str, bool]] = field(default_factory=Counter[tuple[str, bool]])
     faults: Counter[str] = field(default_factory=Counter[str])
@@ -79,10 +79,10 @@ class RunFacts:
                 self.opened = body
             case EpisodeOpen() as body:
                 self.episodes.append(EpisodeFacts(body))
-            case EpisodeClose() as body if self.episodes:
+            case EpisodeClose() as body if self.episodes and self.episodes[-1].opened.episode == body.episode:
                 self.episodes[-1].outcome = body.outcome
             case DecisionRecord() as body:
-                self.decisions[self.episodes[-1].opened.enforcement.value if self.episodes else ""] += 1
+                self.decisions[body.decision.enforcement] += 1
                 self.uncalibrated += Cause.UNCALIBRATED in body.decision.causes
             case Human() as body:
                 self.acts[body.action, body.simulated] += 1

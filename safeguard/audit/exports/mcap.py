@@ -27,7 +27,8 @@ from mcap.writer import Writer
 
 from safeguard.audit.exports.foxglove import SCHEMAS, reduced, scene_update, stamp, transforms
 from safeguard.audit.exports.scene import RATE_HZ, Scene, scene_of
-from safeguard.audit.fold import UNITS, UNTOUCHED
+from safeguard.audit.fold import UNTOUCHED
+from safeguard.audit.records.bodies import UNITS
 from safeguard.audit.records.decode import decode_array, decode_number
 from safeguard.audit.records.encode import Json, JsonObject, encode_number
 from safeguard.audit.records.registry import DecisionRecord, Limits, RunOpen, json_schemas

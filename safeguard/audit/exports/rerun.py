@@ -33,7 +33,7 @@ import rerun.blueprint as rrb
 from rerun_bindings import check_for_rrd_footer
 
 from safeguard.audit.exports.scene import RATE_HZ, Scene, Shape, scene_of
-from safeguard.audit.fold import UNITS
+from safeguard.audit.records.bodies import UNITS
 from safeguard.audit.records.decode import decode_array, decode_number
 from safeguard.audit.records.registry import DecisionRecord, Limits, RunOpen
 from safeguard.audit.story import Row, Teller

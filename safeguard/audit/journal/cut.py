@@ -23,6 +23,7 @@ from safeguard.audit.journal import frames
 from safeguard.audit.journal.frames import FrameError
 from safeguard.audit.journal.keys import Checkpoint, PublicKey
 from safeguard.audit.journal.merkle import Tree
+from safeguard.audit.journal.segments import blocks
 from safeguard.audit.records.cut import CODE, RetentionCut
 from safeguard.audit.records.encode import jsonable
 
@@ -30,7 +31,6 @@ CUT: Final = "cut.sgc"
 PART: Final = "cut.sgc.part"
 SIGNATURE: Final = 4
 _TYPES: Final = (frames.SEGMENT, frames.RECORD, frames.CHECKPOINT, frames.RECORD, SIGNATURE)
-_BLOCK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,7 @@ class Boundary:
 
 def read_cut(file: Path) -> Cut:
     """The frames of a cut file; raises FrameError or OSError."""
-    with file.open("rb") as source:
-        found = list(islice(frames.frames(iter(lambda: source.read(_BLOCK), b"")), len(_TYPES) + 1))
+    found = list(islice(frames.frames(blocks(file)), len(_TYPES) + 1))
     if tuple(content[0] for content in found) != _TYPES:
         raise FrameError("it does not hold a header, run_open, a checkpoint, retention_cut and a signature")
     return Cut(*found)
@@ -87,7 +86,7 @@ def boundary(cut: Cut, run_id: str, key: PublicKey | None) -> Boundary:
         raise ValueError("what is signed is not what it says")
     body, note = cut.body(), cut.checkpoint[1:]
     tree = Tree.of(body.size, [bytes.fromhex(peak) for peak in body.peaks])
-    checkpoint = Checkpoint.parse(note.decode().partition("\n\n")[0] + "\n") if key is None else key.opened(note)
+    checkpoint = Checkpoint.unproved(note) if key is None else key.opened(note)
     if key is not None:
         if (checkpoint.origin, checkpoint.size, checkpoint.root) != (f"safeguard/{run_id}", tree.size, tree.root()):
             raise ValueError("its checkpoint is of another journal, or another place in it")

@@ -65,6 +65,11 @@ class Checkpoint:
             raise ValueError("not in the form that is written")
         return found
 
+    @classmethod
+    def unproved(cls, note: bytes) -> Checkpoint:
+        """What a signed note says, whoever signed it; raises ValueError where it is no checkpoint."""
+        return cls.parse(note.decode().partition("\n\n")[0] + "\n")
+
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:

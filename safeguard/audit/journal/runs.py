@@ -86,10 +86,10 @@ def replaced(before: ListedRun | None, now: RunIdentity) -> list[tuple[RecordKin
 
 
 def _settings(path: str, value: JsonValue) -> Iterator[tuple[str, str]]:
-    """Every leaf of a configuration with its dotted path. Calibrations have a digest of their own."""
+    """Every leaf of a configuration with its dotted path, but for the calibration, which has a digest."""
     if isinstance(value, dict) and value:
         for name, inner in value.items():
-            if path or name != "calibrations":
+            if path or name != "calibration":
                 yield from _settings(f"{path}.{name}" if path else name, inner)
         return
     told = json.dumps(value, sort_keys=True, ensure_ascii=False)

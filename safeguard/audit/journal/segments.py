@@ -250,7 +250,7 @@ class SegmentWriter:
         self._mend()
         os.fdatasync(self._fd)
         if not self._named and self._style.durability != "os":
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         self._named = True
         self._dirty, self._synced = False, self._clock.monotonic()
 
@@ -265,14 +265,14 @@ def pack(raw: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.rename(done)
-        _sync_folder(done.parent)
+        sync_folder(done.parent)
         raw.unlink()
     except (OSError, frames.FrameError):
         with suppress(OSError):
             part.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """So that a power cut does not take a file's name."""
     fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -22,6 +22,7 @@ class EventsConfig(BaseModel):
     hysteresis: float = Field(default=0.5, ge=0.0, description="a near miss is over at a margin wider by this share")
     dwell_s: float = Field(default=0.1, gt=0.0, le=60.0, description="what comes back sooner had not ended")
     health_s: float = Field(default=1.0, gt=0.0, description="injected time between health records")
+    effect_s: float = Field(default=1.0, gt=0.0, description="time of control that an effect record is about, at most")
 
 
 class AuditConfig(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -201,6 +201,10 @@ class MarginsBody(Body):
     torque: Annotated[Number, within(1e-6, 1e-6)]
     clearance: Distance
     nearest: str
+
+
+UNITS: Final = {"position": "rad", "velocity": "rad/s", "torque": "N·m", "clearance": "m"}
+"""Margins of a decision and their units."""
 
 
 class FilterBody(Body):

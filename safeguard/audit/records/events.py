@@ -1,11 +1,11 @@
 """Bodies of the records that say in one place what is otherwise spread over many decisions.
 
-``safeguard.events`` makes the first five from decisions and measurements, the journal makes the others. They repeat
-or sum up; where one and the decisions differ, the decisions count. A record stands right behind the decision that
-completes it. ``begin`` is placed at once, ``end`` only when it has been over for the settings' ``dwell_s`` without a
-break, with the figures of the moment at which it was over; what comes back before that is the same one. What is open
-when an episode ends or is reset gets its ``end`` then (``ended`` is ``episode``); what is open when the process dies,
-has none. Durations in ns are differences of the injected time, never below 0.
+``safeguard.events`` makes the first seven, from decisions and measurements; the journal makes the others when a run
+opens. They repeat or sum up; where one and the decisions differ, the decisions count. A record stands right behind the
+decision that completes it. ``begin`` is placed at once, ``end`` only when it has been over for the settings'
+``dwell_s`` without a break, with the figures of the moment at which it was over; what comes back before that is the
+same one. What is open when an episode ends or is reset gets its ``end`` then (``ended`` is ``episode``); what is open
+when the process dies, has none. Durations in ns are differences of the injected time, never below 0.
 """
 
 from __future__ import annotations
@@ -134,6 +134,56 @@ class FaultDetected(SpanBody):
         default=None, description="gravest since the begin; BOOT only if there was no other"
     )
     times: Annotated[int, Field(ge=1)] = Field(default=1, description="how often it became active")
+
+
+Agreement = Literal["agrees", "differs", "not_judged"]
+
+
+class Effect(EventBody):
+    """What the body did, held against what the filter's model said of the commands that the body was sent.
+
+    About decisions ``first`` to ``last`` of an episode, once every ``effect_s`` of control and at its end. In each tick
+
+        deviation = (v_now − v_before) − a Δt
+
+    with the measured speeds of this observation and the one before, Δt between their stamps, and a the
+    ``filter.acceleration`` that belongs to the command which acted in between: that of the decision before, or as many
+    ticks earlier as the configuration's delay says. In a single tick it is mostly noise of the speed measurement, so
+    whether the body obeys is judged by a rule, where a calibration says what is usual:
+
+    ``warn_rung``: ``differs`` if in a judged tick the joint warning of the monitors alarmed and ``model_residual`` lay
+    above ``threshold``; that is false at most as often as the warning itself. ``agrees`` if in none, and the rung was
+    calibrated in all of them. Everything else is ``not_judged``.
+    """
+
+    first: Count = Field(description="tick of the first decision")
+    last: Count = Field(description="tick of the last decision")
+    judged: Count = Field(description="ticks in which a deviation could be told")
+    no_command: Count = Field(
+        description="ticks without: no command of the filter's own acted all the time (the first tick of an episode, a "
+        "terminal stop, a raw proposal, one that had run out), or it is not one of torques or positions"
+    )
+    no_state: Count = Field(description="ticks without: no new measurement, or none to be trusted")
+    gap: Count = Field(description="ticks without: they, or those that sent what acted in them, were not recorded")
+    largest: list[Number] = Field(description="deviation of each joint, rad/s or m/s; empty if none was judged")
+    rms: list[Number] = Field(description="likewise, root of the mean square")
+    worst: Count | None = Field(description="tick with the largest deviation as a share of the joint's speed limit")
+    worst_joint: str = Field(description="the joint that had it")
+    residual: Number | None = Field(description="largest score of model_residual in a judged tick; null without one")
+    threshold: Number | None = Field(description="residual that alone reaches the threshold of the joint warning")
+    rule: Literal["warn_rung", "none"] = Field(description="none: no calibration")
+    agreement: Agreement
+
+    @model_validator(mode="after")
+    def _the_figures_fit(self) -> Self:
+        if self.judged + self.no_command + self.no_state + self.gap != self.last - self.first + 1:
+            raise ValueError(f"ticks {self.first} to {self.last} are not as many as those judged and not judged")
+        bare = {not self.largest, not self.rms, self.worst is None, not self.worst_joint, not self.judged}
+        if len(bare) > 1 or len(self.largest) != len(self.rms):
+            raise ValueError("each joint has its figures where a tick was judged, and nothing else has")
+        if self.agreement != "not_judged" and (self.rule == "none" or not self.judged):
+            raise ValueError(f"{self.agreement}: without a rule or a tick nothing is judged")
+        return self
 
 
 class Health(Body):

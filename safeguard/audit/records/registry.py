@@ -29,6 +29,7 @@ from safeguard.audit.records.cut import CODE, RetentionCut
 from safeguard.audit.records.encode import JsonObject
 from safeguard.audit.records.events import (
     ConfigIntervention,
+    Effect,
     Fallback,
     FaultDetected,
     Health,
@@ -254,6 +255,7 @@ AnyBody: TypeAlias = (
     | Health
     | SoftwareChange
     | ConfigIntervention
+    | Effect
 )
 
 Retention: TypeAlias = Literal["5y", "1y", "6m"]
@@ -298,6 +300,7 @@ SCHEMAS: Mapping[RecordKind, type[AnyBody]] = {
     RecordKind.HEALTH: Health,
     RecordKind.SOFTWARE_CHANGE: SoftwareChange,
     RecordKind.CONFIG_INTERVENTION: ConfigIntervention,
+    RecordKind.EFFECT: Effect,
 }
 """The registry: every record kind and its current schema."""
 
@@ -321,6 +324,7 @@ KINDS: Mapping[RecordKind, KindInfo] = {
     RecordKind.HEALTH: KindInfo(17, "6m", "none"),
     RecordKind.SOFTWARE_CHANGE: KindInfo(18, "5y", "none"),
     RecordKind.CONFIG_INTERVENTION: KindInfo(19, "5y", "none"),
+    RecordKind.EFFECT: KindInfo(20, "1y", "none"),
 }
 
 BY_CODE: Mapping[int, RecordKind] = {info.code: kind for kind, info in KINDS.items()}

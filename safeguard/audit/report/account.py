@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,12 +11,26 @@ from pydantic import JsonValue
 
 from safeguard.audit.records.bodies import VerdictBody, full_verdict
 from safeguard.audit.records.decode import decode_number
-from safeguard.audit.records.registry import DecisionRecord, Gap, Human, Record, Recovery, RunClose, RunOpen
+from safeguard.audit.records.events import Agreement, Effect
+from safeguard.audit.records.registry import (
+    DecisionRecord,
+    EpisodeOpen,
+    Gap,
+    Human,
+    Record,
+    Recovery,
+    RunClose,
+    RunOpen,
+)
 from safeguard.core.enums import Enforcement, FilterStatus, Level
 from safeguard.core.types import NS_PER_S
 
 STATE_AGE: Final = ("shield", "intake", "max_age_s")
 PROPOSAL_AGE: Final = ("shield", "intake", "proposal_max_age_s")
+NAMES: Final = 200
+"""Most names of a kind that are told apart: rows, monitors, people, strategies."""
+LOSSES: Final = 50
+"""Most gaps and recoveries that are kept, the first."""
 
 
 def configured(config: JsonValue, *keys: str) -> JsonValue:
@@ -86,8 +100,45 @@ class MonitorAccount:
 
 
 @dataclass(slots=True)
+class Effects:
+    """What effect records say.
+
+    Attributes:
+        agreements: how many came to which.
+        bare: how many judged ticks without coming to one.
+        ticks, judged: that they are about, and that they judged.
+        largest: deviation of a joint.
+        worst: the record that has it.
+    """
+
+    agreements: Counter[Agreement] = field(default_factory=Counter[Agreement])
+    bare: int = 0
+    ticks: int = 0
+    judged: int = 0
+    largest: float = 0.0
+    worst: Effect | None = None
+
+    def add(self, effect: Effect) -> None:
+        """Count one."""
+        self.agreements[effect.agreement] += 1
+        self.bare += effect.agreement == "not_judged" and effect.judged > 0
+        self.ticks += effect.last - effect.first + 1
+        self.judged += effect.judged
+        largest = max(map(decode_number, effect.largest), default=0.0)
+        if effect.judged and largest >= self.largest:
+            self.largest, self.worst = largest, effect
+
+
+@dataclass(slots=True)
 class Account:
-    """Counts over all proved records of a run. ``outside`` are decisions before any episode."""
+    """Counts over all proved records of a run, in bounded memory.
+
+    Attributes:
+        outside: decisions before any episode.
+        strategies: of the episodes.
+        more_losses: gaps and recoveries that are not kept.
+        unnamed: how often ``reasons``, ``monitors``, ``people`` came that there was no room for.
+    """
 
     decisions: int = 0
     outside: int = 0
@@ -103,9 +154,13 @@ class Account:
     state_age: Age = field(default_factory=Age)
     proposal_age: Age = field(default_factory=Age)
     total: Age = field(default_factory=Age)
+    effects: Effects = field(default_factory=Effects)
+    strategies: dict[str, None] = field(default_factory=dict[str, None])
     people: Counter[tuple[str, str, bool]] = field(default_factory=Counter[tuple[str, str, bool]])
     gaps: list[Gap] = field(default_factory=list[Gap])
     recoveries: list[Recovery] = field(default_factory=list[Recovery])
+    more_losses: int = 0
+    unnamed: Counter[str] = field(default_factory=Counter[str])
     closed: RunClose | None = None
 
     def add(self, record: Record) -> None:
@@ -117,8 +172,16 @@ class Account:
                 self.total.limit = number(configured(body.config, "period_s"))
             case DecisionRecord() as body:
                 self._decision(body)
-            case Human() as body:
-                self.people[body.action, body.operator, body.simulated] += 1
+            case Effect() as body:
+                self.effects.add(body)
+            case EpisodeOpen() as body if self._room("strategies", self.strategies, body.strategy):
+                self.strategies[body.strategy] = None
+            case Human() as body if self._room(
+                "people", self.people, act := (body.action, body.operator, body.simulated)
+            ):
+                self.people[act] += 1
+            case Gap() | Recovery() if len(self.gaps) + len(self.recoveries) >= LOSSES:
+                self.more_losses += 1
             case Gap() as body:
                 self.gaps.append(body)
             case Recovery() as body:
@@ -127,6 +190,13 @@ class Account:
                 self.closed = body
             case _:
                 pass
+
+    def _room(self, what: str, known: Collection[object], name: object) -> bool:
+        """Whether ``name`` is known or there is room for it; else it is counted."""
+        room = name in known or len(known) < NAMES
+        if not room:
+            self.unnamed[what] += 1
+        return room
 
     def _decision(self, body: DecisionRecord) -> None:
         decision, result = body.decision, body.decision.filter
@@ -138,14 +208,15 @@ class Account:
         self.relaxed += bool(result.slack)
         self.stuck += result.stuck
         self.causes.update(cause.value for cause in decision.causes)
-        self.reasons.update(decision.reasons)
+        self.reasons.update(name for name in decision.reasons if self._room("reasons", self.reasons, name))
         self.state_age.add((body.now - body.observation.state.t) / NS_PER_S)
         self.total.add(body.timings.total / NS_PER_S)
         if body.proposal is not None:
             self.proposal_age.add((body.now - body.proposal.t_obs) / NS_PER_S)
         for verdict in decision.verdicts:
             full = full_verdict(verdict)
-            self.monitors.setdefault(full.monitor, MonitorAccount()).add(full, (body.episode, body.tick))
+            if self._room("monitors", self.monitors, full.monitor):
+                self.monitors.setdefault(full.monitor, MonitorAccount()).add(full, (body.episode, body.tick))
 
 
 def levels_text(levels: Mapping[Level, int], names: Mapping[Level, str]) -> str:

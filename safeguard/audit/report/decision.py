@@ -9,8 +9,9 @@ from math import isfinite
 
 import numpy as np
 
-from safeguard.audit.fold import UNITS, Arrival, Intervention
+from safeguard.audit.fold import Arrival, Intervention
 from safeguard.audit.records.bodies import (
+    UNITS,
     CommandBody,
     FilterBody,
     PDBody,

@@ -55,7 +55,7 @@ def overview(run: RunSummary) -> str:
     lanes = [Lane(_lane_name(episode), curves.mode_spans(), MODE_STYLES, labelled=True) for episode, curves in shown]
     fits = max(1, sum(total <= SPANS for total in accumulate(len(coarse(lane.spans, longest)) for lane in lanes)))
     chart = lanes_chart(WIDE, 190.0, longest, lanes[:fits], "modes of every episode over time")
-    more = sum(bool(episode.ticks) for episode in run.episodes) - fits
+    more = run.total.ticked - fits
     note = f'<p class="note">{count_text(more, "episode")} more are not drawn here.</p>' if more else ""
     return f'<div class="scroll chart" tabindex="0" role="group" aria-label="modes over time">{chart}</div>{note}'
 

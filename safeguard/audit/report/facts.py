@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from safeguard.audit.records.decode import decode_number
 from safeguard.audit.records.registry import JointLimits
-from safeguard.audit.report.account import MonitorAccount, configured, levels_text
+from safeguard.audit.report.account import NAMES, MonitorAccount, configured, levels_text
 from safeguard.audit.report.parts import (
     NO_NUMBER,
     cell,
@@ -141,16 +141,16 @@ def _short(value: JsonValue) -> str:
 
 def mode_table(run: RunSummary) -> str:
     """Which table decided the modes, and which of its rows did."""
-    strategies = dict.fromkeys(episode.opened.strategy for episode in run.episodes)
     facts = {
-        "strategy": ", ".join(strategies) or _word(configured(run.opened.config, "strategy")),
+        "strategy": ", ".join(run.account.strategies) or _word(configured(run.opened.config, "strategy")),
         "digest": run.opened.digests.table or "none",
     }
-    fired = run.account.reasons.most_common()
+    fired, unnamed = run.account.reasons.most_common(), run.account.unnamed
     rows = [
         f'<tr><th scope="row">{escape(name)}</th>{cell(f"{count:,}", numeric=True)}</tr>' for name, count in fired[:100]
     ]
     more = f'<p class="note">{count_text(len(fired) - 100, "row")} more.</p>' if len(fired) > 100 else ""
+    more += _unnamed("rows", unnamed["reasons"])
     made = table(("row that changed or kept a mode", "#decisions"), rows, "rows of the mode table") if rows else ""
     return f"{facts_table(facts)}{made}{more}"
 
@@ -165,11 +165,19 @@ def monitors(run: RunSummary) -> str:
     head = ("monitor", "#ticks", "alarms, in ticks", "#worst score", "#threshold", "#least p", "first words")
     made = table(head, rows, "monitors against thresholds") if rows else ""
     note = f'<p class="note">Quiet throughout: {escape(", ".join(quiet))}.</p>' if quiet else ""
+    note += _unnamed("monitors", run.account.unnamed["monitors"])
     unsure = (
         '<p class="note">unproven: the monitor could not judge; uncalibrated: it has no threshold that holds. Neither '
         "counts as good.</p>"
     )
     return (made + note + unsure) if found else '<p class="note">No monitor spoke.</p>'
+
+
+def _unnamed(what: str, times: int) -> str:
+    """What the summary has no room for."""
+    if not times:
+        return ""
+    return f'<p class="note">{NAMES:,} {what} are told apart; others came {count_text(times, "time")}.</p>'
 
 
 def _monitor(name: str, one: MonitorAccount) -> str:

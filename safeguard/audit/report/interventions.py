@@ -45,7 +45,7 @@ class Shown:
 
 def interventions_section(run: RunSummary) -> str:
     """The table with its filters, and a line about what it leaves out."""
-    count = sum(episode.acted for episode in run.episodes)
+    count = run.total.acted
     if not count:
         return '<p class="note">No interventions: every tick was clean.</p>'
     shown = _named(_gravest(run.interventions, ROWS))

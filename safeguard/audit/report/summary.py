@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from safeguard.audit.reader import retention_cut
 from safeguard.audit.records.bodies import VerdictBody, full_verdict
 from safeguard.audit.records.cut import RetentionCut
 from safeguard.audit.records.decode import decode_array, decode_number
-from safeguard.audit.records.events import Fallback, FaultDetected, Health, ModeChange
+from safeguard.audit.records.events import Effect, Fallback, FaultDetected, Health, ModeChange
 from safeguard.audit.records.registry import (
     DecisionRecord,
     EpisodeClose,
@@ -25,8 +26,9 @@ from safeguard.audit.records.registry import (
     RunClose,
     RunOpen,
 )
-from safeguard.audit.report.account import Account
+from safeguard.audit.report.account import NAMES, Account
 from safeguard.audit.report.curves import Span, Stretches, Trace
+from safeguard.audit.report.judged import violated
 from safeguard.audit.story import words
 from safeguard.audit.timeline import Axis, Moment
 from safeguard.audit.verify import VerifyReport, verify_run
@@ -35,8 +37,10 @@ from safeguard.core.errors import JournalError
 
 KEPT: Final = 600
 """Most interventions of a run that are kept, the gravest."""
+EPISODES: Final = 400
+"""Most episodes of a run that are kept: those with most to see (``EpisodeSummary.weight``), of equal ones the first."""
 DRAWN: Final = 60
-"""Most episodes whose curves are kept: those with a fault, then those with most interventions."""
+"""Most episodes whose curves are kept, chosen alike."""
 EVENTS: Final = 200
 """Most events of an episode that are kept, the first."""
 SMALL, WIDE = 100, 200
@@ -115,6 +119,8 @@ class Curves:
             self.causes.setdefault(name, Stretches()).add(t, name if name in active else "")
         for verdict in decision.verdicts:
             full = full_verdict(verdict)
+            if full.monitor not in self.monitors and len(self.monitors) >= NAMES:
+                continue
             self.monitors.setdefault(full.monitor, Series()).add(tick, t, full)
 
 
@@ -159,26 +165,80 @@ class EpisodeSummary:
         return self.opened.scenario or self.opened.task
 
     @property
-    def weight(self) -> tuple[bool, int]:
-        """How much there is to see in it."""
-        return bool(self.opened.faults), self.acted
+    def weight(self) -> tuple[bool, bool, int]:
+        """How much there is to see in it: a violation in spite of the shield, a fault, interventions."""
+        return self.shielded and violated(self.outcome or {}), bool(self.opened.faults), self.acted
 
     def add(self, t: float, body: DecisionRecord) -> None:
         """A tick at ``t``, s."""
         if self.curves is not None:
             self.curves.add(self.ticks, t, body)
         self.ticks, self.duration = self.ticks + 1, t
-        self.worst = max(self.worst, body.decision.mode, key=lambda mode: -1 if mode is Mode.BOOT else mode.value)
+        self.worst = _graver(self.worst, body.decision.mode)
+
+    def undraw(self) -> None:
+        """Let go of what only a drawn episode shows."""
+        self.curves, self.events, self.more_events = None, [], self.more_events + len(self.events)
+
+
+def _graver(one: Mode, other: Mode) -> Mode:
+    return max(one, other, key=lambda mode: -1 if mode is Mode.BOOT else mode.value)
+
+
+@dataclass(slots=True)
+class Total:
+    """What episodes add up to, however many there are.
+
+    Attributes:
+        episodes, ticks: how many.
+        ticked: episodes with a decision.
+        acted, stops: interventions, and those in which the stop stood in.
+        asked: episodes with an intervention.
+        worst: mode; boot counts as the least.
+        judged, violated, faulted: episodes with an outcome, and of those the ones with a violation, with a fault.
+    """
+
+    episodes: int = 0
+    ticks: int = 0
+    ticked: int = 0
+    acted: int = 0
+    stops: int = 0
+    asked: int = 0
+    worst: Mode = Mode.BOOT
+    judged: int = 0
+    violated: int = 0
+    faulted: int = 0
+
+    def add(self, episode: EpisodeSummary) -> None:
+        """Count one that is over."""
+        self.episodes += 1
+        self.ticks += episode.ticks
+        self.ticked += episode.ticks > 0
+        self.acted += episode.acted
+        self.stops += episode.stops
+        self.asked += episode.acted > 0
+        self.worst = _graver(self.worst, episode.worst)
+        if episode.outcome is not None:
+            self.judged += 1
+            self.violated += violated(episode.outcome)
+            self.faulted += bool(episode.opened.faults)
 
 
 @dataclass(slots=True)
 class RunSummary:
-    """What a report shows of a run; ``interventions`` are the gravest ``KEPT`` of all, in order."""
+    """What a report shows of a run.
+
+    Attributes:
+        episodes, interventions: those that are kept (``EPISODES``, ``KEPT``), in order.
+        totals: of all episodes, by enforcement; ``total`` of all together.
+    """
 
     path: Path
     opened: RunOpen
     integrity: VerifyReport
     episodes: list[EpisodeSummary]
+    totals: Mapping[Enforcement, Total]
+    total: Total
     interventions: list[tuple[EpisodeSummary, Intervention]]
     account: Account
     cut: RetentionCut | None
@@ -214,7 +274,18 @@ def summarize(path: str | Path, key: PublicKey | None = None) -> RunSummary:
     if found.opened is None:
         raise JournalError(f"{path}: no record can be trusted ({integrity.verdict}): {integrity.problem}")
     cut = retention_cut(path) if integrity.cut else None
-    return RunSummary(Path(path), found.opened, integrity, found.episodes, found.gravest(), found.account, cut)
+    found.finish()
+    return RunSummary(
+        path=Path(path),
+        opened=found.opened,
+        integrity=integrity,
+        episodes=found.episodes,
+        totals=found.totals,
+        total=found.total,
+        interventions=found.interventions,
+        account=found.account,
+        cut=cut,
+    )
 
 
 class _Collector:
@@ -223,18 +294,22 @@ class _Collector:
     def __init__(self) -> None:
         self.opened: RunOpen | None = None
         self.episodes: list[EpisodeSummary] = []
+        self.interventions: list[tuple[EpisodeSummary, Intervention]] = []
+        self.totals = {kind: Total() for kind in Enforcement}
+        self.total = Total()
         self.account = Account()
         self._folder = Folder(whole=True)
-        self._kept: list[tuple[EpisodeSummary, Intervention]] = []
+        self._drawn: list[EpisodeSummary] = []
 
     def add(self, moment: Moment) -> None:
         self.account.add(moment.record)
-        episode = self.episodes[-1] if self.episodes and moment.episode is not None else None
+        last = self.episodes[-1] if self.episodes else None
+        episode = last if last is not None and last.opened.episode == moment.episode else None  # its begin may be lost
         match moment.record.body:
             case RunOpen() as body:
                 self.opened = body
             case EpisodeOpen() as body:
-                self._over(self._folder.end())
+                self._end()
                 self._open(body)
             case DecisionRecord() as body if episode is not None:
                 episode.add(moment.since or 0.0, body)
@@ -243,6 +318,8 @@ class _Collector:
                 self.account.outside += 1
             case RunClose() | ModeChange() | FaultDetected() | Fallback() | Health():
                 pass  # what they say is drawn as modes and causes, or counted
+            case Effect(agreement="agrees" | "not_judged"):
+                pass  # counted
             case EpisodeClose() as body if episode is not None:
                 episode.outcome = body.outcome
             case _ if episode is not None:
@@ -253,33 +330,44 @@ class _Collector:
             case _:
                 pass
 
-    def gravest(self) -> list[tuple[EpisodeSummary, Intervention]]:
-        """The interventions that are kept, in order."""
-        self._over(self._folder.end())
+    def finish(self) -> None:
+        """Nothing follows: what is kept stands in order."""
+        self._end()
         self._trim()
-        self._undraw()
-        return sorted(self._kept, key=lambda one: one[1].first.record.seq)
+        self.interventions.sort(key=lambda one: one[1].first.record.seq)
+        self.episodes = self._most()
 
     def _open(self, body: EpisodeOpen) -> None:
-        self._undraw()
+        if len(self.episodes) >= 2 * EPISODES:
+            self.episodes = self._most()
         self.episodes.append(EpisodeSummary(body))
-        self._folder = Folder(whole=True)
+        self._drawn.append(self.episodes[-1])
 
-    def _undraw(self) -> None:
-        """Let go of the curves of the episode with least to see, if there are too many."""
-        drawn = [one for one in self.episodes if one.curves is not None]
-        if len(drawn) > DRAWN:
-            min(reversed(drawn), key=lambda one: one.weight).curves = None
+    def _end(self) -> None:
+        """The last episode is over, if there is one."""
+        self._over(self._folder.end())
+        self._folder = Folder(whole=True)
+        if self.episodes:
+            self.total.add(self.episodes[-1])
+            self.totals[self.episodes[-1].opened.enforcement].add(self.episodes[-1])
+        if len(self._drawn) > DRAWN:
+            least = min(reversed(range(len(self._drawn))), key=lambda at: self._drawn[at].weight)
+            self._drawn.pop(least).undraw()
+
+    def _most(self) -> list[EpisodeSummary]:
+        """The episodes with most to see, in order."""
+        order = sorted(range(len(self.episodes)), key=lambda at: self.episodes[at].weight, reverse=True)
+        return [self.episodes[at] for at in sorted(order[:EPISODES])]
 
     def _over(self, over: list[Intervention]) -> None:
         for one in over:
             episode = self.episodes[-1]
             episode.acted += 1
             episode.stops += one.status in STOPS
-            self._kept.append((episode, one))
-        if len(self._kept) >= 2 * KEPT:
+            self.interventions.append((episode, one))
+        if len(self.interventions) >= 2 * KEPT:
             self._trim()
 
     def _trim(self) -> None:
-        self._kept.sort(key=lambda one: one[1].weight, reverse=True)
-        del self._kept[KEPT:]
+        self.interventions.sort(key=lambda one: one[1].weight, reverse=True)
+        del self.interventions[KEPT:]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final, Literal, TypeAlias
 
-from safeguard.audit.report.account import Age, configured
+from safeguard.audit.report.account import LOSSES, Age, configured
 from safeguard.audit.report.facts import CERTIFICATE
 from safeguard.audit.report.parts import command, count_text, duration_text, facts_table, table
 from safeguard.audit.report.summary import RunSummary
@@ -69,12 +69,10 @@ def integrity(run: RunSummary) -> str:
         f"taken up again: {one.cut_bytes} bytes cut off, {one.from_ring} records from the ring; {one.reason}"
         for one in account.recoveries
     ]
-    listed = "".join(f"<li>{escape(text)}</li>" for text in losses[:50])
-    more = (
-        f"<li>{len(losses) - 50:,} more in the journal: {command(run, 'show', '--kind gap')}</li>"
-        if losses[50:]
-        else ""
-    )
+    listed = "".join(f"<li>{escape(text)}</li>" for text in losses[:LOSSES])
+    left = len(losses[LOSSES:]) + account.more_losses
+    where = command(run, "show", "--kind gap --kind recovery")
+    more = f"<li>{left:,} more in the journal: {where}</li>" if left else ""
     check = command(run, "verify", "--key PUB")
     return (
         f"<p><b>{escape(found.verdict)}.</b> {MEANINGS[found.verdict]}</p>{facts_table(facts)}"
@@ -115,6 +113,7 @@ def _assumptions(run: RunSummary) -> Iterator[Assumption]:
     yield _terminal(run)
     lost = run.integrity.lost
     yield Assumption("every decision is recorded", "not held" if lost else "held", f"{count_text(lost, 'record')} lost")
+    yield _obeyed(run)
     yield _in_time(run)
     yield _people(run)
     world = (
@@ -188,6 +187,20 @@ def _terminal(run: RunSummary) -> Assumption:
     return Assumption("a verified stop was always ready", "not held" if refused else "held", text)
 
 
+def _obeyed(run: RunSummary) -> Assumption:
+    found, name = run.account.effects, "the body does what it is told"
+    if found.worst is None:
+        return Assumption(name, "not checked", "no effect record has judged a tick")
+    at = f"episode {found.worst.episode}, ticks {found.worst.first} to {found.worst.last}"
+    said = ", ".join(f"{kind.replace('_', ' ')} {found.agreements[kind]:,}" for kind in sorted(found.agreements))
+    text = (
+        f"{found.judged:,} of {found.ticks:,} ticks judged; effect records: {said}; "
+        f"a joint's speed was up to {found.largest:.3g} rad/s off what the model said ({at})"
+    )
+    checked: Held = "not checked" if found.bare else "held"
+    return Assumption(name, "not held" if found.agreements["differs"] else checked, text)
+
+
 def _in_time(run: RunSummary) -> Assumption:
     total, name = run.account.total, "decisions are in time"
     if not total.seen:
@@ -209,7 +222,7 @@ def _people(run: RunSummary) -> Assumption:
         f"{action} by {who}{' (a script)' if simulated else ''}: {count:,}"
         for (action, who, simulated), count in run.account.people.most_common(8)
     ]
-    more = len(run.account.people) - len(acts)
+    more = len(run.account.people) - len(acts) + run.account.unnamed["people"]
     text = "; ".join(acts) + (f"; {more} more" if more else "")
     return Assumption("people are real", "not held" if pretended else "held", text)
 
