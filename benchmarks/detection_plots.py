@@ -50,16 +50,21 @@ def _drawn(path: Path, plot: Any, judged: Sequence[Judged]) -> None:
 
 
 def _roc(axes: Any, judged: Sequence[Judged]) -> None:
+    least = 0.5 / len(judged[0].negative)  # where none is above the threshold, on an axis that has no 0
     for one, colour in zip(judged, _COLOURS, strict=False):
         s = one.summary
         label = f"{one.method.name}, {s.auc:.3f}"
         fpr, tpr = roc([r.peak for r in one.positive], [r.peak for r in one.negative])
-        axes.step(fpr, tpr, where="post", color=colour, lw=_width(one), zorder=_height(one), label=label)
+        axes.step(
+            np.maximum(fpr, least), tpr, where="post", color=colour, lw=_width(one), zorder=_height(one), label=label
+        )
         above = float(np.mean([r.peak > one.threshold for r in one.positive]))
         axes.plot([s.fpr], [above], "o", color=colour, ms=6, mec="white", zorder=5)
-    axes.plot([0, 1], [0, 1], ":", color="grey", lw=1)
+    chance = np.geomspace(least, 1.0, 200)
+    axes.plot(chance, chance, ":", color="grey", lw=1)
     axes.set(xlabel="nominal episodes above the threshold", ylabel="faulty episodes above the threshold")
-    axes.set(xlim=(-0.005, 0.5), ylim=(0, 1.01))
+    ticks = {least: "none", **{tick: f"{tick:g}" for tick in (0.01, 0.1, 1.0) if tick > least}}
+    axes.set(xscale="log", xticks=list(ticks), xticklabels=list(ticks.values()), xlim=(least, 1.0), ylim=(0, 1.01))
     axes.set_title("Largest score of an episode, all equally long; dots: declared rate 0.10", loc="left", fontsize=10)
     axes.legend(
         frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), title="area under the whole curve", alignment="left"
@@ -75,7 +80,7 @@ def _time(axes: Any, judged: Sequence[Judged]) -> None:
         dashed = "--" if one.method.group == "shield" else "-"
         label = f"{one.method.name}, {one.summary.detection:.2f}"
         axes.plot(at, share, dashed, color=colour, lw=_width(one), zorder=_height(one), label=label)
-    axes.set(xlabel="time since the onset, share of what was left of the episode", ylabel="share detected")
+    axes.set(xlabel="time since the onset, share of the rest of the episode", ylabel="share detected")
     axes.set(xlim=(0, 1), ylim=(0, 1.01))
     axes.set_title("First alarm after the onset, at a declared rate of 0.10", loc="left", fontsize=10)
     axes.legend(
@@ -105,4 +110,4 @@ def _width(one: Judged) -> float:
 
 
 def _height(one: Judged) -> float:
-    return 4.0 if one.method.group == "joint" else 3.0
+    return 3.0 if one.method.group == "joint" else 4.0  # what is narrow stays visible on what is wide

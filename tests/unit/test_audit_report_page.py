@@ -258,7 +258,7 @@ def test_decisions_open_and_close_by_keyboard(tab: Page) -> None:
     tab.wait("document.activeElement.id === 'd-1-1'")
     assert shown(tab) == ["d-1-1"]
     tab.key(*TAB)
-    assert tab.evaluate("document.activeElement.className") == "close"
+    tab.wait("document.activeElement.className === 'close'")
     tab.key(*ENTER)
     tab.wait("location.hash === '#i-1-1'")
     assert shown(tab) == []
