@@ -63,7 +63,7 @@ def test_rows_of_the_strategy_keep_their_own_line(tmp_path: Path) -> None:
     """A schema problem points at the wrong key itself, in the file of the strategy, behind all rows of the core."""
     own = TEXT["dual"].replace("debounce_s = 0.25", "debounce_s = -0.25")
     (problem,) = refused(tmp_path, "dual", dual=own)
-    assert problem.startswith(f"dual.toml:{line_of(own, 'debounce_s')} row DUAL-C26: causes.26.debounce_s: ")
+    assert problem.startswith(f"dual.toml:{line_of(own, 'debounce_s')} row DUAL-C26: causes.25.debounce_s: ")
 
 
 @pytest.mark.parametrize(
