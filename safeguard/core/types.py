@@ -13,6 +13,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from safeguard.core.action import ActionSpec as ActionSpec
 from safeguard.core.enums import (
     Authority,
     Cause,
@@ -22,10 +23,8 @@ from safeguard.core.enums import (
     Level,
     Mode,
     NominalKind,
-    Reference,
     SolverStatus,
 )
-from safeguard.core.errors import SpecError
 
 Vector = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -114,35 +113,6 @@ class Observation:
     def __post_init__(self) -> None:
         if self.external_wrench is not None:
             object.__setattr__(self, "external_wrench", frozen_array(self.external_wrench))
-
-
-@dataclass(frozen=True, slots=True)
-class ActionSpec:
-    """What a policy's numbers mean. No spec, no start.
-
-    Attributes:
-        joints: names that bind the columns of an action; nothing is padded.
-        unit: unit of every column, e.g. ``"rad"``, ``"rad/s"``, ``"N.m"``.
-        reference: what the numbers refer to.
-        rate_hz: actions per second inside a chunk.
-        chunk: number of actions of one inference, at least 1.
-        frame: reference frame for Cartesian actions, else None.
-    """
-
-    joints: tuple[str, ...]
-    unit: str
-    reference: Reference
-    rate_hz: float
-    chunk: int = 1
-    frame: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.joints or len(set(self.joints)) != len(self.joints):
-            raise SpecError(f"ActionSpec.joints must be distinct names, got {self.joints!r}")
-        if not self.rate_hz > 0.0 or self.chunk < 1:
-            raise SpecError(
-                f"ActionSpec needs rate_hz > 0 and chunk >= 1, got rate_hz={self.rate_hz}, chunk={self.chunk}"
-            )
 
 
 @dataclass(frozen=True, slots=True)
