@@ -174,6 +174,8 @@ class ActionSpec:
         if not np.isfinite(actions).all():
             row, column = np.argwhere(~np.isfinite(actions))[0]
             return f"{self.joints[column]} is {actions[row, column]} in row {row}, expected a finite number"
+        if self.reference is Reference.TOKENS and (why := self._no_token(actions)):
+            return why
         low = None if self.low is None else np.array(self.column("low"))
         high = None if self.high is None else np.array(self.column("high"))
         span = 1.0 if low is None or high is None else high - low
@@ -188,6 +190,15 @@ class ActionSpec:
                     f"{bound[column]:g}: is it normalised as the spec says?"
                 )
         return ""
+
+    def _no_token(self, actions: NDArray[np.float64]) -> str:
+        """Which number is no index of a token, or ``""``."""
+        tokens = np.array([name not in self.others for name in self.joints])
+        odd = tokens & (actions != np.rint(actions))
+        if not odd.any():
+            return ""
+        row, column = np.argwhere(odd)[0]
+        return f"{self.joints[column]} is {actions[row, column]:g} in row {row}, not an integer: tokens are indices"
 
 
 def spec_differences(one: ActionSpec, other: ActionSpec) -> tuple[str, ...]:

@@ -123,6 +123,7 @@ class Reference(Enum):
     POSE = "pose"
     WAYPOINTS = "waypoints"
     TOKENS = "tokens"
+    CONTROL = "control"  # inputs of a vehicle: acceleration or pedals, and steering
 
 
 class NominalKind(Enum):

@@ -40,7 +40,8 @@ from safeguard.audit.report.parts import (
     term_list,
 )
 from safeguard.audit.report.summary import EpisodeSummary, RunSummary
-from safeguard.core.enums import Enforcement, FilterStatus, Level, Reference
+from safeguard.core.action import JOINT_UNITS
+from safeguard.core.enums import Enforcement, FilterStatus, Level
 from safeguard.core.types import NS_PER_S, Vector
 
 AXIS_NAMES = "the tool frame or several parts"
@@ -94,7 +95,7 @@ def target_of(arrival: Arrival, now: int, spec: Spec | None) -> Target | None:
     if spec is None or actions.ndim != 2 or not actions.size:
         return None
     row = min(max(int((now - arrival.proposal.t_obs) * spec.rate_hz / NS_PER_S), 0), len(actions) - 1)
-    by_joint = spec.reference not in (Reference.POSE, Reference.WAYPOINTS, Reference.TOKENS)
+    by_joint = spec.reference in JOINT_UNITS
     values: dict[str, float] = {}
     if by_joint and actions.shape[1] == len(spec.joints):
         values = dict(zip(spec.joints, actions[row].tolist(), strict=True))
