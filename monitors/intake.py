@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from safeguard.core.config import IntakeConfig
-from safeguard.core.enums import Cause
+from safeguard.core.enums import Cause, Reference
 from safeguard.core.errors import ConfigError
 from safeguard.core.types import (
     NS_PER_S,
     ActionSpec,
+    JointLimits,
     Observation,
     Proposal,
     RobotState,
@@ -43,9 +45,22 @@ PROPOSAL_ORDER: Final = passed("intake.proposal_order")
 REPETITION: Final = passed("intake.repetition")
 
 _BEYOND_ANY_UNIT: Final = 1e9  # no joint, pose or torque is so large; squares of it still fit a float
+_RANGES_BEYOND: Final = 2.0  # joint ranges by which a target may miss it and still be the filter's to correct
+_TIMES_BEYOND: Final = 10.0  # the limit of speed or torque, likewise
 
 _OBSERVED: Final[Verdicts] = (CLOCK, ESTOP, STATE, AGE, ORDER, JUMP)
 _RECEIVED: Final[Verdicts] = (PROPOSAL, PROPOSAL_AGE, PROPOSAL_ORDER, REPETITION)
+
+
+@dataclass(slots=True)
+class _Stream:
+    """What the newest proposal of a source is compared with."""
+
+    seq: int | None = None
+    t_obs: int | None = None
+    actions: Vector | None = None
+    at: Vector | None = None  # joint positions that the newest chunk was computed from
+    standing: Verdicts = ()
 
 
 class Intake:
@@ -56,6 +71,8 @@ class Intake:
         period: control period, s.
         config: limits of the checks.
         velocity: velocity limit of every joint, shape (n,), rad/s or m/s.
+        limits: of every joint; with them proposals far beyond a joint's limits are refused, in which a unit or a
+            normalisation must be wrong.
     """
 
     def __init__(
@@ -65,8 +82,10 @@ class Intake:
         config: IntakeConfig | None = None,
         *,
         velocity: ArrayLike,
+        limits: Sequence[JointLimits] = (),
     ) -> None:
-        limits = config or IntakeConfig()
+        self._reach = _reaches(limits)
+        checks = config or IntakeConfig()
         self._joints = tuple(joints)
         self._shape = (len(self._joints),)
         self._velocity = frozen_array(velocity)
@@ -74,12 +93,12 @@ class Intake:
             raise ConfigError(f"Intake needs one positive velocity limit for each of {self._joints}, got {velocity!r}")
         if not period > 0.0:
             raise ConfigError(f"Intake needs a period > 0 s, got {period!r}")
-        self._config = limits
-        self._max_age = round(limits.max_age_s * NS_PER_S)
-        self._future = round(limits.future_s * NS_PER_S)
-        self._proposal_max_age = round(limits.proposal_max_age_s * NS_PER_S)
-        self._speed = frozen_array(self._velocity * (limits.jump_factor / NS_PER_S))
-        ring = math.ceil(limits.proposal_max_age_s / period) + 2
+        self._config = checks
+        self._max_age = round(checks.max_age_s * NS_PER_S)
+        self._future = round(checks.future_s * NS_PER_S)
+        self._proposal_max_age = round(checks.proposal_max_age_s * NS_PER_S)
+        self._speed = frozen_array(self._velocity * (checks.jump_factor / NS_PER_S))
+        ring = math.ceil(checks.proposal_max_age_s / period) + 2
         self._history: deque[tuple[int, Vector]] = deque(maxlen=ring)
         self.reset()
 
@@ -89,11 +108,7 @@ class Intake:
         self._last: RobotState | None = None
         self._newest = -1  # newest plausible stamp
         self._history.clear()
-        self._seq: int | None = None
-        self._t_obs: int | None = None
-        self._actions: Vector | None = None
-        self._at: Vector | None = None  # joint positions that the newest chunk was computed from
-        self._standing: Verdicts = ()
+        self._streams: dict[str, _Stream] = {}
 
     def observe(self, observation: Observation | None, now: int) -> Verdicts:
         """Verdicts on this tick's observation at ``now`` ns; None is a missing one. Call it once a tick."""
@@ -120,23 +135,28 @@ class Intake:
             return _OBSERVED
         return (clock, estop, STATE, age, order, jump)
 
-    def receive(self, proposal: object, spec: ActionSpec, now: int, observation: Observation | None) -> Verdicts:
+    def receive(
+        self, proposal: object, spec: ActionSpec, now: int, observation: Observation | None, source: str = ""
+    ) -> Verdicts:
         """Verdicts on the newest proposal at ``now`` ns. Call it every tick, after ``observe``.
 
         None means that nothing arrived: the verdicts on the last one stand. Before the first there are none.
-        A proposal may be used when none of its verdicts has a cause.
+        A proposal may be used when none of its verdicts has a cause. Proposals of different sources are not compared.
         """
+        stream = self._streams.get(source)
+        if stream is None:
+            stream = self._streams[source] = _Stream()
         if proposal is None:
-            return self._standing
-        form = _proposal_form(proposal, spec)
+            return stream.standing
+        form = _proposal_form(proposal, spec, self._reach.get(spec.reference))
         if form is not PROPOSAL or not isinstance(proposal, Proposal):
-            self._standing = (form, PROPOSAL_AGE, PROPOSAL_ORDER, REPETITION)
-            return self._standing
+            stream.standing = (form, PROPOSAL_AGE, PROPOSAL_ORDER, REPETITION)
+            return stream.standing
         age = self._proposal_age(proposal.t_obs, now)
-        order = self._proposal_order(proposal, now)
-        repetition = self._repetition(proposal, observation)
-        self._standing = (PROPOSAL, age, order, repetition)
-        return self._standing
+        order = self._proposal_order(stream, proposal, now)
+        repetition = self._repetition(stream, proposal, observation)
+        stream.standing = (PROPOSAL, age, order, repetition)
+        return stream.standing
 
     def _clock(self, now: int) -> Verdict:
         last = self._now
@@ -208,12 +228,12 @@ class Intake:
             return failed("intake.proposal_age", Cause.PROPOSAL_INVALID, detail, -age / NS_PER_S, limit)
         return PROPOSAL_AGE
 
-    def _proposal_order(self, proposal: Proposal, now: int) -> Verdict:
+    def _proposal_order(self, stream: _Stream, proposal: Proposal, now: int) -> Verdict:
         """Sequence number and observation time increase; stamps from the future are not remembered."""
-        seq, t_obs = self._seq, self._t_obs
+        seq, t_obs = stream.seq, stream.t_obs
         if proposal.t_obs <= now + self._future:
-            self._seq = proposal.seq if seq is None else max(seq, proposal.seq)
-            self._t_obs = proposal.t_obs if t_obs is None else max(t_obs, proposal.t_obs)
+            stream.seq = proposal.seq if seq is None else max(seq, proposal.seq)
+            stream.t_obs = proposal.t_obs if t_obs is None else max(t_obs, proposal.t_obs)
         if seq is not None and proposal.seq <= seq:
             detail = f"sequence number {proposal.seq} is not after {seq}"
             return failed("intake.proposal_order", Cause.PROPOSAL_ORDER, detail, proposal.seq, seq)
@@ -222,14 +242,14 @@ class Intake:
             return failed("intake.proposal_order", Cause.PROPOSAL_ORDER, detail)
         return PROPOSAL_ORDER
 
-    def _repetition(self, proposal: Proposal, observation: Observation | None) -> Verdict:
+    def _repetition(self, stream: _Stream, proposal: Proposal, observation: Observation | None) -> Verdict:
         """Bit-identical to the chunk before, accepted or not, although the joints moved in between."""
-        before, at_before = self._actions, self._at
+        before, at_before = stream.actions, stream.at
         at = self._position_at(proposal.t_obs, observation)
         same = before is not None and before.tobytes() == proposal.actions.tobytes()
-        self._actions = proposal.actions
+        stream.actions = proposal.actions
         if not same or at_before is None:
-            self._at = at  # a run of equal chunks is compared with where it began, so creeping counts
+            stream.at = at  # a run of equal chunks is compared with where it began, so creeping counts
             return REPETITION
         if at is None:
             return REPETITION
@@ -253,13 +273,31 @@ class Intake:
         return None
 
 
-def _proposal_form(proposal: object, spec: ActionSpec) -> Verdict:
-    """Type, shape and finiteness, before any number of it is used."""
+def _reaches(limits: Sequence[JointLimits]) -> dict[Reference, tuple[Vector, Vector]]:
+    """Between what a proposal of each kind may ask for, shape (n,): a clear excess is no wish but a mistake."""
+    if not limits:
+        return {}
+    low, high, speed, torque = (
+        np.array([getattr(joint, name) for joint in limits]) for name in ("lower", "upper", "velocity", "torque")
+    )
+    beyond = _RANGES_BEYOND * (high - low)
+    places = frozen_array(low - beyond), frozen_array(high + beyond)
+    fast, strong = (frozen_array(_TIMES_BEYOND * most) for most in (speed, torque))
+    return {
+        Reference.ABSOLUTE: places,
+        Reference.PD_TARGET: places,
+        Reference.VELOCITY: (frozen_array(-fast), fast),
+        Reference.TORQUE: (frozen_array(-strong), strong),
+    }
+
+
+def _proposal_form(proposal: object, spec: ActionSpec, reach: tuple[Vector, Vector] | None) -> Verdict:
+    """Type, shape, finiteness and reach, before any number of it is used."""
     if not isinstance(proposal, Proposal):
         return _invalid(f"got {type(proposal).__name__}, expected a Proposal")
     expected = (spec.chunk, len(spec.joints))
     if proposal.actions.shape != expected:
-        return _invalid(f"actions have shape {proposal.actions.shape}, expected {expected}")
+        return _invalid(f"actions have shape {proposal.actions.shape}, expected {expected}, from {proposal.source!r}")
     parts = (("actions", proposal.actions), ("features", proposal.features), ("samples", proposal.samples))
     for name, values in parts:
         if values is not None and not np.isfinite(values).all():
@@ -271,7 +309,17 @@ def _proposal_form(proposal: object, spec: ActionSpec) -> Verdict:
     for name, stamp in (("t_obs", proposal.t_obs), ("seq", proposal.seq)):
         if not _is_integer(stamp):
             return _invalid(f"{name} is {stamp!r}, expected an integer")
-    return PROPOSAL
+    return PROPOSAL if reach is None else _within_reach(proposal.actions, spec, *reach)
+
+
+def _within_reach(actions: Vector, spec: ActionSpec, low: Vector, high: Vector) -> Verdict:
+    if low.shape != actions.shape[1:] or ((actions >= low) & (actions <= high)).all():
+        return PROPOSAL
+    row, column = np.argwhere((actions < low) | (actions > high))[0]
+    return _invalid(
+        f"{spec.joints[column]} is to be at {actions[row, column]:g} {spec.units[column]} in row {row}, far outside"
+        f" {low[column]:g} to {high[column]:g}: is the unit or the normalisation wrong?"
+    )
 
 
 def _is_integer(value: object) -> bool:

@@ -57,7 +57,7 @@ class PlanSanity:
         self._evaluated = is_joint_motion(spec)
         if self._evaluated:
             self._columns = _columns(spec, self._joints)
-        self._unit = spec.unit.removesuffix("/s")
+        self._unit = spec.units[0].removesuffix("/s")
         row = 1.0 / spec.rate_hz
         self._row_ns = NS_PER_S * row
         self._reach = row * _positive("v_max", v_max, self._joints)  # at the speed limit, in one row's time

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from safeguard.core.protocols import Policy
 from safeguard.policies.adapt import as_policy
-from safeguard.policies.port import InlinePort
+from safeguard.policies.binding import Binding
+from safeguard.policies.port import InlinePort, port_for
 from safeguard.policies.push_policy import PushPolicy
 
-__all__ = ["InlinePort", "Policy", "PushPolicy", "as_policy"]
+__all__ = ["Binding", "InlinePort", "Policy", "PushPolicy", "as_policy", "port_for"]

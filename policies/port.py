@@ -119,3 +119,10 @@ class InlinePort:
 
     def _failed(self, error: str) -> None:
         self.failures, self.last_error = self.failures + 1, error
+
+
+def port_for(policy: Policy) -> InlinePort:
+    """A port around ``policy``; one that proposes single actions is asked as often as its spec says."""
+    if policy.spec.chunk == 1:
+        return InlinePort(policy, period=1.0 / policy.spec.rate_hz)
+    return InlinePort(policy)

@@ -47,7 +47,18 @@ def as_proposal(value: object, now: int) -> Proposal | None:
             # The guest may hold views of its arrays: what was checked must not change.
             features, samples = (None if part is None else sealed(part.copy()) for part in parts[1:])
             return replace(value, actions=sealed(value.actions.copy()), features=features, samples=samples)
-    return Proposal(_EMPTY, now, now, f"unusable {type(value).__name__}"[:_LONGEST], -1)
+    return Proposal(_EMPTY, now, now, _what_came(value), -1)
+
+
+def _what_came(value: object) -> str:
+    """The type of what a guest handed over; of an error also its words."""
+    name = f"unusable {type(value).__name__}"
+    if isinstance(value, BaseException):
+        try:
+            name = f"{name}: {value}"
+        except Exception:  # noqa: BLE001  a guest's error may fail to say what it is
+            name = f"{name}: without words"
+    return name[:_LONGEST].encode("utf-8", "replace").decode()
 
 
 def _is_whole(value: Observation) -> bool:

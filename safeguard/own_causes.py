@@ -65,3 +65,8 @@ def fed_back(port: object) -> tuple[Verdict, ...]:
 def failure(monitor: str, cause: Cause, detail: str, level: Level = Level.STOP) -> Verdict:
     """A verdict without a score."""
     return Verdict(monitor, level, _NAN, _NAN, None, cause, detail)
+
+
+def held_by(source: str) -> Verdict:
+    """Somebody else than the policy holds the command; the scored monitors were calibrated for the policy and rest."""
+    return Verdict("lease", Level.OK, _NAN, _NAN, detail=f"{source} holds the command; the policy's monitors rest")

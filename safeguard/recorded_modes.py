@@ -60,6 +60,10 @@ class _Watched:
         """See ``Shield``."""
         self.shield.jog(velocity, operator=operator, reason=reason, simulated=simulated)
 
+    def give(self, source: str, *, operator: str, reason: str, simulated: bool = False) -> None:
+        """See ``Shield``."""
+        self.shield.give(source, operator=operator, reason=reason, simulated=simulated)
+
     def reset(self) -> None:
         """See ``Shield``."""
         self.shield.reset()

@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from safeguard.audit.records.decode import decode_spec
 from safeguard.audit.records.registry import EpisodeOpen, Record, RunOpen
 from safeguard.core.config import ShieldConfig
 from safeguard.core.errors import JournalError
@@ -40,6 +41,10 @@ class ShieldLike(Protocol):
 
     def jog(self, velocity: Sequence[float], *, operator: str, reason: str, simulated: bool = False) -> object:
         """An operator moves the body by hand."""
+        ...
+
+    def give(self, source: str, *, operator: str, reason: str, simulated: bool = False) -> object:
+        """An operator lets another source hold the command."""
         ...
 
     def reset(self) -> object:
@@ -89,6 +94,28 @@ class RecordedPort:
         self._arrived = None
 
 
+class _OtherSource:
+    """A source beside the policy: only the holder's proposals are recorded, and the holder is asked first.
+
+    Args:
+        spec: of its proposals.
+        port: that plays the record.
+    """
+
+    def __init__(self, spec: ActionSpec, port: PolicyPort) -> None:
+        self.spec, self._port = spec, port
+
+    def post(self, observation: Observation, now: int) -> None:
+        """Nothing: the answers are known."""
+
+    def poll(self, now: int) -> Proposal | None:
+        """This tick's proposal, if nobody took it before."""
+        return self._port.poll(now)
+
+    def reset(self) -> None:
+        """Nothing of its own."""
+
+
 Rebuild: TypeAlias = Callable[[Record, Record, PolicyPort], ShieldLike]
 """(run_open, episode_open, port) → the shield of that episode; it may be the one of the episode before."""
 
@@ -127,6 +154,7 @@ def recorded_shield(
     return Shield(
         robot,
         port,
+        sources={name: _OtherSource(decode_spec(spec), port) for name, spec in episode.sources.items()},
         strategy=episode.strategy,
         period=recipe.period_s,
         config=config or recipe.shield,

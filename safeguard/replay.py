@@ -367,5 +367,7 @@ def _act(shield: ShieldLike, human: Human) -> None:
             shield.stop(operator=human.operator, reason=human.reason, simulated=human.simulated)
         case "jog":
             shield.jog(human.velocity or (), operator=human.operator, reason=human.reason, simulated=human.simulated)
+        case "give":
+            shield.give(human.to or "", operator=human.operator, reason=human.reason, simulated=human.simulated)
         case "reset":
             shield.reset()

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeGuard
+from types import MappingProxyType, TracebackType
+from typing import Self
 
 from numpy.typing import ArrayLike
 
@@ -21,7 +21,7 @@ from safeguard.audit.identity import run_open_body
 from safeguard.audit.journal.journal import Journal, open_run
 from safeguard.audit.journal.settings import AuditConfig
 from safeguard.audit.records.encode import Json, decision_body, encode_spec, jsonable
-from safeguard.controllers import ArmPlatform, controller_for
+from safeguard.controllers import ArmPlatform
 from safeguard.core.config import ShieldConfig
 from safeguard.core.enums import (
     STATE_CAUSES,
@@ -51,20 +51,19 @@ from safeguard.core.types import (
     Verdict,
 )
 from safeguard.events import Events
-from safeguard.incoming import as_observation, as_proposal
+from safeguard.incoming import as_observation
+from safeguard.lease import POLICY, Lease, Source
 from safeguard.lockout import LockoutFile, saved
 from safeguard.modes import ModeInputs, ModeOutputs, ModeState, load_table, step
 from safeguard.monitors import (
     Bank,
     Calibration,
-    Checks,
     Drift,
     Intake,
-    Setting,
 )
-from safeguard.own_causes import failure, fed_back, own_failures, parts_failures, unkept
+from safeguard.own_causes import failure, fed_back, held_by, own_failures, parts_failures, unkept
 from safeguard.people import People, joint_velocities
-from safeguard.policies import InlinePort, as_policy
+from safeguard.ramp import Ramp
 from safeguard.selftest import self_test
 
 _PERSON = frozenset({Cause.ESTOP, Cause.OPERATOR_STOP})
@@ -88,6 +87,8 @@ class Shield:
         enforcement: anything but ``FULL`` is outside law 1 and marked in every record.
         monitor_only: short for ``enforcement=Enforcement.MONITOR_ONLY``: everything is decided and recorded, and
             the proposal goes out as it is.
+        sources: further policies or ports that may hold the command instead of ``policy``, by name (teleoperation, a
+            script); ``give`` hands it over.
         calibration: artefact of the monitors; without one they score and are recorded, and alarm about nothing.
         void: why the calibration no longer holds (the shield that this one takes over from found a drift), or "".
         drift: watches the episodes for drift: the file in which it goes on after a restart, or a ``Drift``; by default
@@ -101,7 +102,7 @@ class Shield:
         SpecError: the policy's actions do not fit the body.
         JournalError: the run folder cannot be created.
         CalibrationError: the calibration was made for other monitors, or ``drift`` for another calibration.
-        ConfigError: ``monitor_only`` contradicts ``enforcement``.
+        ConfigError: ``monitor_only`` contradicts ``enforcement``, or a source's name does not do.
 
     Attributes:
         mode_inputs: what the mode machine was given in the last tick.
@@ -112,8 +113,6 @@ class Shield:
     # What belongs to an episode; ``_forget`` sets it.
     _tick: int
     _recording: int
-    _current: Proposal | None
-    _raw: Proposal | None
     _previous: Decision | None
     _authority: Authority
     _fresh: bool
@@ -132,6 +131,7 @@ class Shield:
         clock: Callable[[], int] | None = None,
         enforcement: Enforcement = Enforcement.FULL,
         monitor_only: bool = False,
+        sources: Mapping[str, Policy | PolicyPort] = MappingProxyType({}),
         calibration: Calibration | None = None,
         void: str = "",
         drift: Drift | str | Path | None = None,
@@ -146,13 +146,19 @@ class Shield:
         self.platform: Platform = (
             ArmPlatform(body, period, self.config.filter, self.config.drive) if isinstance(body, RobotModel) else body
         )
-        self.port: PolicyPort = policy if _is_port(policy) else InlinePort(as_policy(policy))
-        self.spec = self.port.spec
-        self._controller = controller_for(self.spec, self.platform.joints, self.config.policy.tracking_omega_radps)
+        self._lease = Lease(policy, sources, self.platform, period, self.config)
+        self.port: PolicyPort = self._lease.holder.port
+        self.spec = self._lease.holder.spec
+        self._ramp = Ramp(self.config.policy.ramp_s, self.config.policy.ramp_from)
         self.table = load_table(strategy, period)
-        self._intake = Intake(self.platform.joints, period, self.config.intake, velocity=self.platform.v_max)
-        self._checks = Checks(self._setting(), self.config)
-        self.bank = Bank(self._setting(), calibration, void=void, drift=drift)
+        self._intake = Intake(
+            self.platform.joints,
+            period,
+            self.config.intake,
+            velocity=self.platform.v_max,
+            limits=self.platform.identity().limits,
+        )
+        self.bank = Bank(self._lease.holder.setting, calibration, void=void, drift=drift)
         self._clock = clock or time.monotonic_ns
         self._expiry = self.config.command_periods * round(period * NS_PER_S)
         self._lockout = None if lockout is None else LockoutFile(lockout)
@@ -187,22 +193,15 @@ class Shield:
             calibration=self.bank.calibration,
         )
 
-    def _setting(self) -> Setting:
-        """What the monitors are built for."""
-        return Setting(
-            self.platform.joints,
-            self.period,
-            self.spec,
-            self.platform.v_max,
-            self.platform.a_max,
-            self.config.monitors,
-            delay_ticks=self.config.filter.delay_ticks,
-        )
-
     @property
     def following(self) -> Proposal | None:
         """The accepted proposal that the last tick followed, or None."""
-        return self._current
+        return self._lease.holder.current
+
+    @property
+    def holder(self) -> str:
+        """The source that holds the command."""
+        return self._lease.holder.name
 
     @property
     def mode(self) -> Mode:
@@ -228,17 +227,18 @@ class Shield:
         seen, state = self._see(observation, now)
         watch.append(time.perf_counter_ns())
         bare = self._bare(observation, state)
-        arrived = self._ask(observation, bare, now)
-        received = self._intake.receive(arrived, self.spec, now, observation)
-        self._accept(arrived, received)
+        arrived = self._lease.ask(observation, bare, self.platform, now)
+        source = self._lease.holder
+        received = self._intake.receive(arrived, source.spec, now, observation, source.name)
+        self._accept(source, arrived, received)
         watch.append(time.perf_counter_ns())
-        nominal = self._nominal(self._current, state, now)
+        nominal = self._nominal(source.current, state, now)
         watch.append(time.perf_counter_ns())
         verdicts = (
             *seen,
             *received,
-            *parts_failures(self._current),
-            *self._watch(Evidence(observation, now, arrived, self._current, self._previous), state),
+            *parts_failures(source.current),
+            *self._watch(Evidence(observation, now, arrived, source.current, self._previous), state),
         )
         causes = tuple(dict.fromkeys(v.cause for v in verdicts if v.cause is not None))
         watch.append(time.perf_counter_ns())
@@ -248,7 +248,7 @@ class Shield:
         raw = self._unfiltered(bare, state, nominal, now)
         if outputs.authority is Authority.OPERATOR and jog is not None:
             nominal = Nominal(NominalKind.VELOCITY, jog)
-        result, command, source = self._move(state, nominal, raw, outputs, now)
+        result, command, made_by = self._move(state, nominal, raw, outputs, now)
         watch.append(time.perf_counter_ns())
         decision = Decision(
             command=command,
@@ -258,7 +258,7 @@ class Shield:
             authority=outputs.authority,
             verdicts=verdicts,
             filter=result,
-            source=source,
+            source=made_by,
             timings=_timings(watch, self._recording),
             tick=self._tick,
             episode=self.episode,
@@ -302,27 +302,18 @@ class Shield:
             return observation.state
         return state
 
-    def _ask(self, observation: Observation, state: RobotState | None, now: int) -> Proposal | None:
-        """What the policy has to say. A port that fails is a guest that proposes nothing usable (law 12)."""
-        try:
-            if state is not None:
-                self.port.post(observation, now)
-            return as_proposal(self.port.poll(now), now)
-        except Exception as error:  # noqa: BLE001  a guest may raise anything
-            return as_proposal(error, now)
-
-    def _accept(self, arrived: Proposal | None, received: Sequence[Verdict]) -> None:
+    def _accept(self, source: Source, arrived: Proposal | None, received: Sequence[Verdict]) -> None:
         """Follow a proposal that passed intake; what goes out raw is any that has the right shape."""
-        if arrived is None or arrived.actions.shape != (self.spec.chunk, len(self.spec.joints)):
+        if arrived is None or arrived.actions.shape != source.spec.shape:
             return
-        self._raw = arrived
+        source.raw = arrived
         if self.enforcement is Enforcement.OFF or all(v.cause is None for v in received):
-            self._current = arrived
+            source.current = arrived
 
     def _nominal(self, proposal: Proposal | None, state: RobotState | None, now: int) -> Nominal | None:
         if state is None or proposal is None:
             return None
-        return self._controller.nominal(proposal, self.platform.planned(state), now)
+        return self._lease.holder.controller.nominal(proposal, self.platform.planned(state), now)
 
     def _unfiltered(
         self, bare: RobotState | None, state: RobotState | None, nominal: Nominal | None, now: int
@@ -334,25 +325,28 @@ class Shield:
         running = self._started and not self._halted
         if self.enforcement is Enforcement.FULL or not running or bare is None:
             return None
-        if bare is not state or self._raw is not self._current:
-            nominal = self._nominal(self._raw, bare, now)
+        source = self._lease.holder
+        if bare is not state or source.raw is not source.current:
+            nominal = self._nominal(source.raw, bare, now)
         return self.platform.bypass(bare, nominal)
 
     def _watch(self, evidence: Evidence, state: RobotState | None) -> tuple[Verdict, ...]:
         """Deterministic checks, the filter's and the journal's own failures, and the scored monitors."""
+        source = self._lease.holder
         measured = getattr(self.port, "measured", None)  # a replay feeds recorded durations back
         previous = evidence.previous
         if previous is not None and isinstance(measured, Timings):
             previous = replace(previous, timings=measured)
         kept = (*unkept(self.journal, self._unsaved), *fed_back(self.port))
         return (
-            *self._checks.verdicts(evidence, state, previous),
+            *source.checks.verdicts(evidence, state, previous),
             *own_failures(evidence.previous, kept, self._people.stop_reason),
-            *self.bank.verdicts(evidence),
+            *(self.bank.verdicts(evidence) if source.name == POLICY else (held_by(source.name),)),
         )
 
     def _advance(self, causes: tuple[Cause, ...], state: RobotState | None, person: bool, now: int) -> ModeOutputs:
-        parts = self._current.parts if self._current is not None and self._current.parts is not None else _NO_PARTS
+        current = self._lease.holder.current
+        parts = current.parts if current is not None and current.parts is not None else _NO_PARTS
         inputs = ModeInputs.of(
             causes,
             ack=self._people.acknowledged(now, self._tick),
@@ -377,8 +371,9 @@ class Shield:
 
     def _substitutes(self, parts: Parts, now: int) -> int:
         """Capabilities whose substitute is there: the rest of a chunk is the shield's to know, others are reported."""
-        mask, current = self.table.mask(parts.substitutes), self._current
-        if current is not None and now < current.t_obs + round(self.spec.chunk * NS_PER_S / self.spec.rate_hz):
+        mask, source = self.table.mask(parts.substitutes), self._lease.holder
+        current, spec = source.current, source.spec
+        if current is not None and now < current.t_obs + round(spec.chunk * NS_PER_S / spec.rate_hz):
             return mask | self.table.mask((_CHUNK,))
         return mask & ~self.table.mask((_CHUNK,))
 
@@ -399,20 +394,28 @@ class Shield:
         if raw is not None and self.enforcement is Enforcement.OFF:
             result = raw
         else:
-            result = self._enforced(state, nominal, outputs)
+            result = self._enforced(state, nominal, outputs, now)
         if self.enforcement is Enforcement.MONITOR_ONLY:
             own = outputs.authority is Authority.POLICY  # a jog does not go out: the policy's raw command does
-            same = own and result.status is FilterStatus.ADMISSIBLE and self._raw is self._current
+            source = self._lease.holder
+            same = own and result.status is FilterStatus.ADMISSIBLE and source.raw is source.current
             self._fresh = self._fresh or (raw is not None and not same)
             result = replace(result, provisional=True)
         sent = result if raw is None else raw
         self._sequence += 1
         return result, self.platform.command(sent, now, now + self._expiry, self._sequence), sent.source
 
-    def _enforced(self, state: RobotState | None, nominal: Nominal | None, outputs: ModeOutputs) -> FilterResult:
+    def _enforced(
+        self, state: RobotState | None, nominal: Nominal | None, outputs: ModeOutputs, now: int
+    ) -> FilterResult:
+        envelope = outputs.envelope
+        if outputs.authority is Authority.POLICY:
+            if self._authority is not Authority.POLICY:
+                self._ramp.begin()
+            envelope = self._ramp.within(envelope, now)
         match outputs.authority:
             case Authority.POLICY | Authority.OPERATOR if state is not None and nominal is not None:
-                return self.platform.filter(state, nominal, outputs.envelope)
+                return self.platform.filter(state, nominal, envelope)
             case Authority.NONE:
                 return self.platform.stopped(f"mode {outputs.mode.name}")
             case _:
@@ -458,6 +461,24 @@ class Shield:
         self._human("jog", operator, reason, simulated, velocity=wanted.tolist())
         self._people.jog(wanted)
 
+    def give(self, source: str, *, operator: str, reason: str, simulated: bool = False) -> None:
+        """Let another source hold the command from the next tick on; its motion is ramped like a first one.
+
+        The mode stays: from HOLD and worse it takes an acknowledgement as well. An episode begins with the policy.
+
+        Args:
+            source: ``"policy"`` or a name of ``sources``; nothing changes if it holds already.
+            operator: who. reason: why. simulated: a script stood in for the person.
+
+        Raises:
+            ConfigError: nobody's name, or no source of that name.
+        """
+        self._ensure_episode()
+        self._lease.named(source)
+        self._human("give", operator, reason, simulated, to=source)
+        if self._lease.give(source):
+            self._ramp.begin()
+
     def _human(self, action: str, operator: str, reason: str, simulated: bool, **more: Json) -> None:
         if not operator:
             raise ConfigError(f"{action}: operator must name somebody")
@@ -480,13 +501,14 @@ class Shield:
             info: ``scenario``, ``seed``, ``faults`` for the record.
         """
         self._forget()
-        self.port.reset()
         body: dict[str, Json] = {
             "task": task,
             "enforcement": self.enforcement.value,
             "strategy": self.strategy,
             "policy": getattr(self.port, "name", None),
             "spec": encode_spec(self.spec),
+            "sources": {name: encode_spec(spec) for name, spec in self._lease.specs.items() if name != POLICY},
+            "given": {name: encode_spec(spec) for name, spec in self._lease.given.items()},
             "mode": self._modes.mode.value,
             "estops": self._modes.estops,
             "commands": self._sequence,
@@ -512,15 +534,15 @@ class Shield:
         """Back to the start of the current episode; the body stays in HOLD until it is acknowledged."""
         self._human("reset", "caller", "reset", simulated=False)
         self._forget()
-        self.port.reset()
 
     def close(self) -> None:
-        """End the episode, and close the journal if this shield opened it."""
+        """End the episode, close the journal if this shield opened it, and the ports that it made."""
         if self._events is not None:
             self._events.restart()
         if self._owns_journal and self.journal is not None:
             self.journal.close()
         self.bank.end()
+        self._lease.close()
 
     def __enter__(self) -> Self:
         return self
@@ -572,8 +594,8 @@ class Shield:
     def _forget(self) -> None:
         """Everything that belongs to an episode. E-stops are counted for the process."""
         self._intake.reset()
-        self._checks.reset()
-        self._controller.reset()
+        self._lease.reset()
+        self._ramp.begin()
         self.bank.begin()
         # A stop is let go by an acknowledgement only, not by a new episode.
         latched = self._modes.mode in (Mode.STOP, Mode.ESTOP, Mode.LOCKOUT)
@@ -581,7 +603,7 @@ class Shield:
         self._modes = ModeState.initial(self.table, mode, self._modes.estops)
         self.platform.reset()
         self._tick = self._recording = 0
-        self._current = self._raw = self._previous = None
+        self._previous = None
         self._authority = Authority.BACKUP
         self._fresh, self._started, self._halted = True, False, False
         self._people.begin()
@@ -593,10 +615,6 @@ def _enforcement(given: Enforcement, *, monitor_only: bool) -> Enforcement:
     if monitor_only and given is Enforcement.OFF:
         raise ConfigError("monitor_only=True contradicts enforcement=OFF: leave one of them out")
     return Enforcement.MONITOR_ONLY if monitor_only else given
-
-
-def _is_port(policy: Policy | PolicyPort) -> TypeGuard[PolicyPort]:
-    return hasattr(policy, "post") and hasattr(policy, "poll")
 
 
 def _timings(watch: list[int], recording: int) -> Timings:

@@ -150,6 +150,14 @@ class PolicyConfig(_Section):
     )
     startup_s: float = Field(default=0.1, ge=0.0, description="time to the first proposal of an episode")
     tracking_omega_radps: Positive = Field(default=15.0, description="natural frequency of the chunk tracking")
+    ramp_s: float = Field(
+        default=0.3,
+        ge=0.0,
+        description="from the first motion after a start, a reset or a change of hands to all the acceleration; 0: none",
+    )
+    ramp_from: float = Field(
+        default=0.1, gt=0.0, le=1.0, description="share of the acceleration limits that is allowed at once"
+    )
 
 
 class SensorConfig(_Section):

@@ -88,7 +88,7 @@ def test_nothing_is_padded(joints: tuple[str, ...], reference: Reference, unit: 
 @pytest.mark.parametrize(
     ("reference", "unit"),
     [
-        (Reference.ABSOLUTE, "deg"), (Reference.DELTA, "rad"), (Reference.VELOCITY, "rad"),
+        (Reference.ABSOLUTE, "deg"), (Reference.DELTA, "rad"), (Reference.VELOCITY, "deg/s"),
         (Reference.TORQUE, "mN.m"), (Reference.POSE, "m"), (Reference.TOKENS, ""),
     ],
 )  # fmt: skip

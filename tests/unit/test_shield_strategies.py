@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from safeguard.lockout import LockoutFile
 from safeguard.policies import as_policy
 from safeguard.replay import replay_run
 from safeguard.shield import Shield
-from tests.laws.lab import CONFIG, PERIOD, Lab, near, panda, spec
+from tests.laws.lab import CONFIG, PERIOD, ROWS, Lab, near, panda, spec
 
 MS = 1_000_000
 
@@ -23,8 +24,8 @@ MS = 1_000_000
 class Speaker:
     """A port with a chunk every 50 ms, until it is told to say something else, or nothing."""
 
-    def __init__(self) -> None:
-        self.spec, self.name = spec(), "speaker"
+    def __init__(self, rows: int = ROWS) -> None:
+        self.spec, self.name = replace(spec(), chunk=rows), "speaker"
         self.silent = False
         self.parts: Parts | None = None
         self.broken = False
@@ -36,7 +37,7 @@ class Speaker:
         due = now >= self._next and not self.silent
         self._ready = None
         if due:
-            actions = near(observation) * (np.nan if self.broken else 1.0)
+            actions = near(observation)[: self.spec.chunk] * (np.nan if self.broken else 1.0)
             self._ready = Proposal(actions, now, now, self.name, self._seq, parts=self.parts)
             self._seq, self._next = self._seq + 1, now + 50 * MS
 
@@ -58,9 +59,9 @@ def lab_of(strategy: str, port: Speaker, **options: object) -> Lab:
     return lab
 
 
-def nominal(strategy: str, **options: object) -> tuple[Lab, Speaker]:
+def nominal(strategy: str, rows: int = ROWS, **options: object) -> tuple[Lab, Speaker]:
     """A lab in NOMINAL, a little after a chunk."""
-    port = Speaker()
+    port = Speaker(rows)
     lab = lab_of(strategy, port, **options)
     lab.start(moving=round(0.6 / PERIOD))
     assert lab.decisions[-1].mode is Mode.NOMINAL
@@ -84,9 +85,7 @@ def test_a_vla_that_is_late_plays_its_tail_slower_and_slower_and_then_holds() ->
 
 def test_a_tail_ends_with_the_chunk_whatever_time_is_left() -> None:
     """A chunk that reaches 0.25 s has 0.05 s of tail."""
-    lab, port = nominal("vla")
-    lab.shield.spec = spec()
-    object.__setattr__(lab.shield.spec, "chunk", 5)  # five rows of 50 ms
+    lab, port = nominal("vla", rows=5)  # five rows of 50 ms
     port.silent = True
     seen = lab.run(round(0.5 / PERIOD))
     tail = [d for d in seen if d.mode is Mode.DEGRADED]

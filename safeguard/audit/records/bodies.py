@@ -78,7 +78,7 @@ Score: TypeAlias = Annotated[Number, within(1e-6, 1e-6)]
 
 
 class Spec(Body):
-    """What the policy's numbers mean (``ActionSpec``)."""
+    """What a source's numbers mean as they are recorded: joint motion of the body (``ActionSpec``)."""
 
     joints: list[str]
     unit: str
@@ -86,6 +86,26 @@ class Spec(Body):
     rate_hz: float
     chunk: int
     frame: str | None
+    kp: list[float] | None = Field(default=None, description="gains of PD targets, N·m/rad")
+    kd: list[float] | None = Field(default=None, description="N·m·s/rad")
+
+
+class GivenSpec(Body):
+    """What a source's own numbers mean, before they are bound to the body: every field of ``ActionSpec``."""
+
+    joints: list[str]
+    unit: str | list[str]
+    reference: Reference
+    rate_hz: float
+    chunk: int
+    frame: str | None = None
+    scale: float | list[float] = 1.0
+    offset: float | list[float] = 0.0
+    low: float | list[float] | None = None
+    high: float | list[float] | None = None
+    kp: float | list[float] | None = None
+    kd: float | list[float] | None = None
+    others: list[str] = Field(default_factory=list[str])
 
 
 class StateBody(Body):

@@ -94,7 +94,16 @@ def _decode_parts(body: PartsBody) -> Parts:
 
 def decode_spec(body: Spec) -> ActionSpec:
     """What the policy's numbers mean."""
-    return ActionSpec(tuple(body.joints), body.unit, body.reference, body.rate_hz, body.chunk, body.frame)
+    return ActionSpec(
+        tuple(body.joints),
+        body.unit,
+        body.reference,
+        body.rate_hz,
+        body.chunk,
+        body.frame,
+        kp=None if body.kp is None else tuple(body.kp),
+        kd=None if body.kd is None else tuple(body.kd),
+    )
 
 
 def decode_command(body: CommandBody) -> Command:

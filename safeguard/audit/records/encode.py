@@ -93,14 +93,12 @@ def encode_proposal(proposal: Proposal, now: int) -> Written:
 
 
 def encode_spec(spec: ActionSpec) -> JsonObject:
-    """What the policy's numbers mean; replay needs it to stand in for the policy."""
+    """What a source's numbers mean; replay needs it to stand in for the source. Without what is at its default."""
+    known = ("joints", "unit", "reference", "rate_hz", "chunk", "frame")
     return {
-        "joints": list(spec.joints),
-        "unit": spec.unit,
-        "reference": spec.reference.value,
-        "rate_hz": spec.rate_hz,
-        "chunk": spec.chunk,
-        "frame": spec.frame,
+        item.name: jsonable(getattr(spec, item.name))
+        for item in fields(spec)
+        if item.name in known or getattr(spec, item.name) != item.default
     }
 
 

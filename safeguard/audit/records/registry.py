@@ -18,6 +18,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from safeguard.audit.records.bodies import (
     Body,
+    GivenSpec,
     Number,
     ObservationBody,
     OutcomeBody,
@@ -133,7 +134,7 @@ class FaultSpec(Body):
 class EpisodeOpen(Body):
     """An episode begins."""
 
-    version: ClassVar[int] = 2  # 2: void
+    version: ClassVar[int] = 3  # 2: void. 3: sources, given
 
     episode: int
     task: str
@@ -143,6 +144,12 @@ class EpisodeOpen(Body):
     strategy: str
     policy: str | None = None
     spec: Spec | None = None
+    sources: dict[str, Spec] = Field(
+        default_factory=dict[str, Spec], description="what may hold the command beside the policy"
+    )
+    given: dict[str, GivenSpec] = Field(
+        default_factory=dict[str, GivenSpec], description="what the sources' own numbers mean, where that differs"
+    )
     mode: Mode = Field(default=Mode.BOOT, description="mode that the episode begins in")
     estops: int = Field(default=0, description="emergency stops of the process before this episode")
     commands: int = Field(default=0, description="commands issued before this episode; their numbers go on")
@@ -168,19 +175,27 @@ class DecisionRecord(Body):
 
 
 class Human(Body):
-    """Somebody acted on the shield, or a script did in somebody's place (``simulated``); a jog has joint velocities."""
+    """Somebody acted on the shield, or a script did in somebody's place (``simulated``).
+
+    A jog has joint velocities; who gives the command says to which source.
+    """
+
+    version: ClassVar[int] = 2  # 2: give, to
 
     operator: str
     reason: str
-    action: Literal["acknowledge", "stop", "reset", "jog"]
+    action: Literal["acknowledge", "stop", "reset", "jog", "give"]
     simulated: bool
     episode: int | None = None
     velocity: tuple[float, ...] | None = None
+    to: str | None = None
 
     @model_validator(mode="after")
-    def _a_jog_has_velocities(self) -> Self:
+    def _each_has_its_own(self) -> Self:
         if (self.action == "jog") != (self.velocity is not None):
             raise ValueError("a jog has velocities, and nothing else has")
+        if (self.action == "give") != (self.to is not None):
+            raise ValueError("who gives the command says to whom, and nobody else does")
         return self
 
 
@@ -407,6 +422,8 @@ def _decision_source(data: JsonObject) -> JsonObject:
 UPGRADES: Mapping[tuple[RecordKind, int], Callable[[JsonObject], JsonObject]] = {
     (RecordKind.RUN_OPEN, 1): _unchanged,
     (RecordKind.EPISODE_OPEN, 1): _unchanged,
+    (RecordKind.EPISODE_OPEN, 2): _unchanged,
+    (RecordKind.HUMAN, 1): _unchanged,
     (RecordKind.DECISION, 1): _decision_source,
     (RecordKind.DECISION, 2): _unchanged,
     (RecordKind.DECISION, 3): _unchanged,  # named alike, see ``plain_body``
