@@ -16,7 +16,7 @@ from safeguard.core.meshes import MAX_CORNERS
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import Vector
 
-NAMES = ("panda", "panda_fingers", "so101", "ur10", "g1")
+NAMES = ("panda", "panda_fingers", "so101", "so101_arm", "ur10", "g1")
 PANDA_DIGEST = "17b266d7c4c76dedeb0868afa47ec46b9fd50f5df2c522a9ca3b7a5ea8a8bb9e"
 
 
@@ -49,7 +49,14 @@ def test_the_digest_of_the_panda_is_that_of_the_recorded_calibration() -> None:
 
 @pytest.mark.parametrize(
     ("name", "n", "pieces", "pairs"),
-    [("panda", 7, 13, 53), ("panda_fingers", 9, 13, 56), ("so101", 6, 17, 85), ("ur10", 6, 8, 20), ("g1", 29, 36, 579)],
+    [
+        ("panda", 7, 13, 53),
+        ("panda_fingers", 9, 13, 56),
+        ("so101", 6, 17, 85),
+        ("so101_arm", 5, 17, 83),
+        ("ur10", 6, 8, 20),
+        ("g1", 29, 36, 579),
+    ],
 )
 def test_size(name: str, n: int, pieces: int, pairs: int) -> None:
     """Joints, pieces and pairs; the G1 stands on a fixed base with all of its 29 joints."""
@@ -129,7 +136,7 @@ def test_no_distance_changes_by_more_than_reach_allows(name: str) -> None:
     assert largest > 0.33
 
 
-@pytest.mark.parametrize("name", ["so101", "ur10", "g1"])
+@pytest.mark.parametrize("name", ["so101", "so101_arm", "ur10", "g1"])
 def test_meshes_are_held_by_small_plain_polytopes(name: str) -> None:
     """Every mesh piece is a convex shape with readable corners, at most MAX_CORNERS of them."""
     pieces = zip(robot(name).collision.geometry.geometryObjects, robot(name).collision.meshes, strict=True)
@@ -140,7 +147,7 @@ def test_meshes_are_held_by_small_plain_polytopes(name: str) -> None:
         assert 4 <= len(np.asarray(shape.points())) <= MAX_CORNERS
 
 
-@pytest.mark.parametrize("name", ["so101", "ur10", "g1"])
+@pytest.mark.parametrize("name", ["so101", "so101_arm", "ur10", "g1"])
 def test_polytopes_cost_no_pair(name: str) -> None:
     """No pair that the exact hulls can part is dropped as always touching: only neighbours are missing."""
     collision, parents = robot(name).collision, list(robot(name).pin_model.parents)
