@@ -8,7 +8,7 @@ bytes become arrays: nothing that comes in can name a type that runs code.
 from __future__ import annotations
 
 import math
-from typing import Any, Final, cast
+from typing import Any, Final, TypeGuard, cast
 
 import numpy as np
 import ormsgpack
@@ -40,7 +40,7 @@ def packed(message: object) -> bytes:
     try:
         return ormsgpack.packb(message, default=_as_map, option=_BYTES_KEYS)
     except TypeError as error:
-        raise WireError(f"this cannot be sent: {error.__cause__ or error}") from error
+        raise WireError(f"only plain data and arrays of numbers can be sent: {error}") from error
 
 
 def unpacked(data: bytes, *, arrays: bool = True) -> Map:
@@ -57,24 +57,19 @@ def unpacked(data: bytes, *, arrays: bool = True) -> Map:
         message: object = ormsgpack.unpackb(data, option=_BYTES_KEYS)
     except ValueError as error:
         raise WireError(f"{len(data)} bytes that are no msgpack ({error}): {data[:16]!r}") from error
-    if not isinstance(message, dict):
-        raise WireError(f"expected a map, got {type(message).__name__}")
-    whole: Map = message
-    if not arrays:
-        return whole
-    decoded = _decoded(whole, 0)
-    if not isinstance(decoded, dict):
-        raise WireError("expected a map, got an array")
+    decoded = _decoded(message, 0) if arrays else message
+    if not _is_map(decoded):
+        raise WireError(f"expected a map, got {type(decoded).__name__}")
     return decoded
 
 
-def as_array(value: Any) -> Array:
+def as_array(value: object) -> Array:
     """What came in as ``value``, as an array; one that came as a map is a read-only view of the message.
 
     Raises:
         WireError: no array of numbers.
     """
-    if isinstance(value, dict):
+    if _is_map(value):
         value = _array(value)
     try:
         array = np.asarray(value)
@@ -85,8 +80,20 @@ def as_array(value: Any) -> Array:
     return array
 
 
-def _as_map(value: Any) -> Map:
-    if not isinstance(value, np.ndarray | np.generic):
+def _is_map(value: object) -> TypeGuard[Map]:
+    return isinstance(value, dict)
+
+
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
+
+
+def _is_numpy(value: object) -> TypeGuard[Array | np.generic[Any]]:
+    return isinstance(value, np.ndarray | np.generic)
+
+
+def _as_map(value: object) -> Map:
+    if not _is_numpy(value):
         raise TypeError(f"{type(value).__name__} is neither plain data nor an array of numbers")
     array: Array = np.asarray(value)
     dtype: str = array.dtype.str
@@ -97,31 +104,28 @@ def _as_map(value: Any) -> Map:
     return {b"__ndarray__": True, b"data": array.tobytes(), b"dtype": dtype, b"shape": array.shape}
 
 
-def _decoded(value: Any, depth: int) -> Any:
+def _decoded(value: object, depth: int) -> object:
     if depth > _DEEPEST:
         raise WireError(f"nested deeper than {_DEEPEST} levels")
-    if isinstance(value, dict):
-        mapping: Map = value
-        if b"__ndarray__" in mapping:
-            return _array(mapping)
-        if b"__npgeneric__" in mapping:
-            return _scalar(mapping)
-        return {key: _decoded(entry, depth + 1) for key, entry in mapping.items()}
-    if isinstance(value, list):
-        entries: list[Any] = value
-        return [_decoded(entry, depth + 1) for entry in entries]
+    if _is_map(value):
+        if b"__ndarray__" in value:
+            return _array(value)
+        if b"__npgeneric__" in value:
+            return _scalar(value)
+        return {key: _decoded(entry, depth + 1) for key, entry in value.items()}
+    if _is_list(value):
+        return [_decoded(entry, depth + 1) for entry in value]
     return value
 
 
 def _array(mapping: Map) -> Array:
     """The array that ``mapping`` says it is; its size is checked against its bytes before anything is made of it."""
     data, dtype, shape = mapping.get(b"data"), _dtype(mapping.get(b"dtype")), mapping.get(b"shape")
-    if not isinstance(data, bytes) or not isinstance(shape, list):
+    if not isinstance(data, bytes) or not _is_list(shape):
         raise WireError("an array needs data (bytes) and shape (a list)")
-    lengths = cast("list[object]", shape)
-    if len(lengths) > _DIMENSIONS or not all(type(length) is int and length >= 0 for length in lengths):
+    if len(shape) > _DIMENSIONS or not all(type(length) is int and length >= 0 for length in shape):
         raise WireError(f"an array has the shape {shape!r}"[:200])
-    sides = cast("list[int]", lengths)
+    sides = cast("list[int]", shape)
     if math.prod(sides) * dtype.itemsize != len(data):
         raise WireError(f"an array of shape {sides} and dtype {dtype} came with {len(data)} bytes")
     return np.frombuffer(data, dtype).reshape(sides)
