@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from safeguard.core.enums import FilterStatus, Reference
-from safeguard.core.types import ActionSpec, Cause, Command, Decision, Mode, Observation, Proposal, TerminalStop, Vector
+from safeguard.controllers.proposal import numbers
+from safeguard.core.enums import Cause, FilterStatus, Mode, Reference
+from safeguard.core.types import ActionSpec, Command, Decision, Observation, Proposal, TerminalStop, Vector
 from safeguard.policies.binding import Binding
 
 _NOT_ITS_OWN: Final = (FilterStatus.BACKUP, FilterStatus.REFUSED)
-_NOTHING: Final = np.zeros(0)
 
 
 class AgentPort:
@@ -25,7 +25,8 @@ class AgentPort:
 
     def __init__(self, spec: ActionSpec, name: str) -> None:
         self.spec, self.name = spec, name
-        self.reset()
+        self._ready: Proposal | None = None
+        self._seq = 0
 
     def offer(self, actions: Vector, now: int) -> None:
         """An action for the observation of ``now`` ns, of whatever shape it came in."""
@@ -43,16 +44,15 @@ class AgentPort:
 
     def reset(self) -> None:
         """Forget the episode."""
-        self._ready: Proposal | None = None
-        self._seq = 0
+        self._ready, self._seq = None, 0
 
 
-def numbers(action: Any) -> Vector:
+def as_numbers(action: Any) -> Vector:
     """``action`` as a new array of floats, empty where it is no such thing."""
     try:
-        return np.array(action, dtype=np.float64)
+        return np.array(numbers(action))
     except Exception:  # noqa: BLE001  an agent may hand over anything
-        return _NOTHING
+        return np.zeros(0)
 
 
 class Executed:
@@ -74,7 +74,8 @@ class Executed:
     def row(self, decision: Decision, q: Vector, v: Vector) -> Vector:
         """The inverse of the controllers at the state (q, v) of the tick, shape (n,), in the body's SI units.
 
-        Positions: q* = q + (a + 2 ω v) / ω². Velocities: v* = v + a dt. Torques: τ. PD targets: q* = q + (τ + kd v) / kp.
+        Positions: q* = q + (a + 2 ω v) / ω². Velocities: v* = v + a dt. Torques: τ. PD targets:
+        q* = q + (τ + kd v) / kp.
         Where the brakes hold the body: where it is, at rest.
         """
         result, braked = decision.filter, isinstance(decision.command, TerminalStop)

@@ -55,8 +55,8 @@ class MujocoPorts:
         self._period = self._frames * step
         if abs(self._period - (period or step)) > 1e-9 or base.frame_skip % self._frames:
             raise ConfigError(
-                f"period={period} s must be a multiple of the physics step of {step:g} s that divides the environment's "
-                f"step of {base.frame_skip} frames"
+                f"period={period} s must be a multiple of the physics step of {step:g} s that divides the "
+                f"environment's step of {base.frame_skip} frames"
             )
         self._q, self._v = _addresses(base.model, robot)
         self._drives = [_drive(base.model, name) for name in robot.joints]
@@ -91,8 +91,8 @@ class MujocoPorts:
         and otherwise zero, or what is next to it in its range.
 
         Raises:
-            ConfigError: the environment's ``step`` did not simulate through ``do_simulation``, or for another time: then
-                the robot moved unshielded, or the action did not last as long as its spec says.
+            ConfigError: the environment's ``step`` did not simulate through ``do_simulation``, or for another time:
+                then the robot moved unshielded, or the action did not last as long as its spec says.
         """
         asked = 0
 
@@ -164,7 +164,9 @@ class _Drive:
 def _addresses(model: Any, robot: RobotModel) -> tuple[Any, Any]:
     known = {model.joint(k).name for k in range(model.njnt)}
     if missing := [name for name in robot.joints if name not in known]:
-        raise RobotError(f"the environment's model has no joint {', '.join(missing)}; it has {', '.join(sorted(known))}")
+        raise RobotError(
+            f"the environment's model has no joint {', '.join(missing)}; it has {', '.join(sorted(known))}"
+        )
     joints = [model.joint(name) for name in robot.joints]
     return np.array([int(j.qposadr[0]) for j in joints]), np.array([int(j.dofadr[0]) for j in joints])
 
@@ -175,7 +177,9 @@ def _drive(model: Any, joint: str) -> _Drive:
 
     number = int(model.joint(joint).id)
     on_joint = int(mujoco.mjtTrn.mjTRN_JOINT)
-    found = [k for k in range(model.nu) if model.actuator_trntype[k] == on_joint and model.actuator_trnid[k, 0] == number]
+    found = [
+        k for k in range(model.nu) if model.actuator_trntype[k] == on_joint and model.actuator_trnid[k, 0] == number
+    ]
     if len(found) != 1:
         raise RobotError(f"joint {joint!r} has {len(found)} actuators in the environment's model, expected one")
     k = found[0]

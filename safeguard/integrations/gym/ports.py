@@ -82,17 +82,17 @@ class StepPorts:
     def play(self, action: Vector | None, ticks: int, tick: Tick) -> Stepped:
         """``ticks`` steps of the environment, fewer if it ends; rewards are added up, the rest is the last step's."""
         del action
-        total = 0.0
-        for left in reversed(range(ticks)):
-            observation, reward, terminated, truncated, info = self._env.step(self._command(tick()))
-            total += float(reward)
-            if terminated or truncated or not left:
+        observation, total, terminated, truncated, info = plain(self._env.step(self._command(tick())))
+        for _ in range(ticks - 1):
+            if terminated or truncated:
                 break
-        return observation, total, bool(terminated), bool(truncated), info
+            observation, reward, terminated, truncated, info = plain(self._env.step(self._command(tick())))
+            total += reward
+        return observation, total, terminated, truncated, info
 
 
 def both(found: Any) -> tuple[Vector, Vector]:
-    """q and v of what a user's function returned, as new arrays."""
+    """The q and v of what a user's function returned, as new arrays."""
     q, v = (found.q, found.v) if isinstance(found, RobotState) else found
     return np.array(q, dtype=np.float64), np.array(v, dtype=np.float64)
 
