@@ -39,9 +39,7 @@ class Binding:
     """
 
     def __init__(self, spec: ActionSpec, joints: tuple[str, ...]) -> None:
-        named = tuple(name for name in spec.joints if name not in spec.others)
-        if set(named) != set(joints):
-            raise SpecError(_differences(named, joints))
+        self._columns: Indices = _columns(spec, joints)
         known = JOINT_UNITS.get(spec.reference)
         if known is None:
             raise SpecError(
@@ -49,7 +47,6 @@ class Binding:
                 "torques of joints"
             )
         self._given, self.others = spec, spec.others
-        self._columns: Indices = np.array([spec.joints.index(joint) for joint in joints], dtype=np.intp)
         factors = np.array([known[spec.units[k]] for k in self._columns])
         self._scale = np.array(spec.column("scale"))[self._columns] * factors
         self._offset = np.array(spec.column("offset"))[self._columns] * factors
@@ -147,6 +144,14 @@ class Binding:
 def _refused(proposal: Proposal, why: str) -> Proposal:
     source = f"{proposal.source}: {why}"[:_LONGEST]
     return replace(proposal, actions=sealed(proposal.actions.flatten()), source=source, samples=None)
+
+
+def _columns(spec: ActionSpec, joints: tuple[str, ...]) -> Indices:
+    """Column of ``spec`` for every joint, by name; raises ``SpecError`` unless the names are the same."""
+    named = tuple(name for name in spec.joints if name not in spec.others)
+    if set(named) != set(joints):
+        raise SpecError(_differences(named, joints))
+    return np.array([spec.joints.index(joint) for joint in joints], dtype=np.intp)
 
 
 def _differences(named: tuple[str, ...], joints: tuple[str, ...]) -> str:

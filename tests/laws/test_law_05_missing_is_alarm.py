@@ -400,6 +400,7 @@ def padded(action: ActionSpec, joints: tuple[str, ...]) -> Any:
 @pytest.mark.parametrize("columns", [by_position, padded], ids=lambda columns: columns.__name__)
 def test_law_5_planted_names(columns: Callable[..., Any], monkeypatch: Patch) -> None:
     """Columns bound by position, or a missing column filled in, wherever they are bound, are seen."""
+    monkeypatch.setattr("safeguard.policies.binding._columns", columns)
     monkeypatch.setattr(tracking, "columns", columns)
     monkeypatch.setattr("safeguard.monitors.plan._columns", columns)
     with pytest.raises(AssertionError):

@@ -1,0 +1,304 @@
+"""Several sources propose, one is followed, and a person says which: no jolt, no gap, no leak of the others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from safeguard.audit.reader import read_run
+from safeguard.audit.records.registry import DecisionRecord, EpisodeOpen, Human
+from safeguard.core.enums import Authority, Cause, Mode, Reference
+from safeguard.core.errors import ConfigError, SpecError
+from safeguard.core.types import ActionSpec, Observation, Proposal, TorqueCommand, Vector
+from safeguard.policies import as_policy
+from safeguard.replay import replay_run
+from safeguard.shield import Shield
+from tests.laws.lab import CONFIG, PERIOD, Lab, near, panda, spec
+
+SECOND = 1_000_000_000
+N = panda().n
+
+
+class Hand:
+    """A person's velocity commands, 50 a second, in degrees a second and in an order of their own."""
+
+    def __init__(self, speed: float = 0.05) -> None:
+        joints = tuple(reversed(panda().joints))
+        self.spec = ActionSpec(joints, "deg/s", Reference.VELOCITY, 50.0)
+        self.speed, self.silent, self.broken, self.resets = speed, False, False, 0
+        self.error: Exception | None = None
+        self._ready: Proposal | None = None
+        self._seq, self._next = 0, 0
+
+    def post(self, observation: Observation, now: int) -> None:
+        """What the hand does now."""
+        if self.error is not None:
+            raise self.error
+        if now < self._next or self.silent:
+            return
+        value = np.degrees(self.speed * (1.0 + 1e-9 * self._seq)) * (np.nan if self.broken else 1.0)
+        row = np.where(np.arange(N) % 2 == 0, value, -value)
+        self._ready = Proposal(row[None, :], now, now, "gamepad", self._seq)
+        self._seq, self._next = self._seq + 1, now + SECOND // 50
+
+    def poll(self, now: int) -> Proposal | None:
+        """The newest command, once."""
+        ready, self._ready = self._ready, None
+        return ready
+
+    def reset(self) -> None:
+        """A new episode."""
+        self._ready, self._seq, self._next, self.resets = None, 0, 0, self.resets + 1
+
+
+def desk(hand: Any = None, guest: Any = near, audit: Path | None = None, **more: Any) -> tuple[Lab, Any]:
+    """A lab whose shield has a second source called teleop."""
+    lab, hand = Lab(guest), hand or Hand()
+    lab.shield.close()
+    policy = guest if hasattr(guest, "post") else as_policy(guest, spec=spec(), name="guest")
+    lab.shield = Shield(panda(), policy, period=PERIOD, config=CONFIG, sources={"teleop": hand}, audit=audit, **more)
+    lab.shield.begin_episode("lease")
+    return lab, hand
+
+
+def give(lab: Lab, to: str) -> None:
+    """A person hands the command over."""
+    lab.shield.give(to, operator="ada", reason="test")
+
+
+def test_a_change_of_hands_is_seamless() -> None:
+    """Nobody's authority lapses, the mode stays, and no joint gains speed faster than the ramp's first share."""
+    lab, _ = desk()
+    lab.start(200)
+    speed = np.abs(lab.v)
+    give(lab, "teleop")
+    a_max = panda().limits.a_max
+    for k in range(50):
+        decision = lab.tick()
+        assert decision.authority is Authority.POLICY
+        assert not {Cause.FILTER_FAILED, Cause.POLICY_LATE, Cause.PROPOSAL_INVALID} & set(decision.causes)
+        share = 0.1 + 0.9 * (k + 1) * PERIOD / 0.3
+        assert (np.abs(lab.v) - speed <= 1.01 * share * a_max * PERIOD + 1e-9).all()
+        speed = np.abs(lab.v)
+    assert lab.shield.holder == "teleop"
+
+
+def test_the_hand_moves_the_body_by_name_and_unit() -> None:
+    """Degrees in reverse order arrive as radians at the right joints."""
+    lab, hand = desk()
+    lab.start(20)
+    give(lab, "teleop")
+    lab.run(300)
+    wanted = np.where(np.arange(N)[::-1] % 2 == 0, hand.speed, -hand.speed)
+    assert lab.v == pytest.approx(wanted, abs=0.005)
+
+
+def test_only_the_holder_counts() -> None:
+    """What the others say, however broken, is no cause; the moment they hold it is one."""
+    lab, hand = desk()
+    hand.broken = True
+    seen = lab.start(200).decisions
+    assert all(Cause.PROPOSAL_INVALID not in d.causes for d in seen)
+    give(lab, "teleop")
+    assert Cause.PROPOSAL_INVALID in lab.tick().causes
+    lab.run(2)
+    assert lab.decisions[-1].authority is not Authority.POLICY
+
+
+@pytest.mark.parametrize("error", [ValueError("cable"), KeyError("axis")])
+def test_a_source_that_raises_while_it_waits_costs_nothing(error: Exception) -> None:
+    """A guest's exception stays with it, and its words are in the verdict when it gets the command."""
+    lab, hand = desk()
+    hand.error = error
+    lab.start(100)
+    assert lab.decisions[-1].authority is Authority.POLICY
+    give(lab, "teleop")
+    details = [v.detail for v in lab.tick().verdicts if v.cause is Cause.PROPOSAL_INVALID]
+    assert details
+    assert str(error) in details[0]
+
+
+def test_a_person_takes_over_from_a_hold_that_the_policy_caused() -> None:
+    """A policy that fails stops the body; the hand gets the command, is acknowledged at rest, and moves it."""
+    broken: list[bool] = []
+
+    def guest(seen: Observation) -> Vector:
+        return near(seen) * (np.nan if broken else 1.0)
+
+    lab, _ = desk(guest=guest)
+    lab.start(100)
+    broken.append(True)
+    lab.run(400)
+    assert lab.decisions[-1].mode is Mode.HOLD
+    lab.acknowledge()
+    lab.run(100)
+    assert lab.decisions[-1].mode is Mode.HOLD, "the policy is still broken"
+    give(lab, "teleop")
+    lab.run(400)
+    assert lab.decisions[-1].mode is Mode.HOLD, "giving the command is no acknowledgement"
+    lab.acknowledge()
+    lab.run(600)
+    assert lab.decisions[-1].authority is Authority.POLICY
+    assert np.abs(lab.v).max() > 0.04
+
+
+@pytest.mark.parametrize("strategy", ["modular", "monolithic", "vla", "dual"])
+def test_a_person_takes_over_from_every_degraded_mode(strategy: str) -> None:
+    """Late chunks degrade the policy; with the hand's commands the body goes on in every strategy."""
+    lab, _ = desk(strategy=strategy)
+    lab.start(300)
+    lab.shield.port.post = lambda observation, now: None  # type: ignore[method-assign]  # no chunk from here on
+    while lab.decisions[-1].mode is Mode.NOMINAL:
+        lab.tick()
+    assert Cause.POLICY_LATE in lab.decisions[-1].causes
+    give(lab, "teleop")
+    lab.run(5)
+    assert Cause.POLICY_LATE not in lab.decisions[-1].causes
+    lab.run(600)
+    if lab.decisions[-1].mode >= Mode.HOLD:
+        lab.acknowledge()
+        lab.run(600)
+    assert lab.decisions[-1].authority is Authority.POLICY
+    assert np.abs(lab.v).max() > 0.04
+
+
+def test_a_hold_of_the_command_expires() -> None:
+    """A hand that lets go stops the body; the command does not go back to the policy by itself."""
+    lab, hand = desk()
+    lab.start(100)
+    give(lab, "teleop")
+    lab.run(200)
+    hand.silent = True
+    lab.run(400)
+    assert Cause.POLICY_LATE in lab.decisions[-1].causes
+    assert lab.decisions[-1].mode >= Mode.HOLD
+    assert np.abs(lab.v).max() < 0.02
+    assert lab.shield.holder == "teleop"
+
+
+def test_back_to_the_policy() -> None:
+    """The policy went on being shown observations, so it can go on at once."""
+    lab, _ = desk()
+    lab.start(100)
+    for holder in ("teleop", "policy", "teleop", "policy"):
+        give(lab, holder)
+        seen = lab.run(100)
+        assert all(d.authority is Authority.POLICY for d in seen), [c for d in seen for c in d.causes]
+
+
+def test_giving_to_the_holder_changes_nothing() -> None:
+    """Not even a ramp begins."""
+    one, other = desk()[0], desk()[0]
+    for lab in (one, other):
+        lab.start(100)
+    give(one, "policy")
+    assert [d.command for d in one.run(50)][-1].seq == [d.command for d in other.run(50)][-1].seq
+    assert np.array_equal(one.q, other.q)
+
+
+def test_an_episode_begins_with_the_policy() -> None:
+    """After begin_episode or reset the policy holds, and every source was reset."""
+    lab, hand = desk()
+    lab.start(20)
+    give(lab, "teleop")
+    lab.run(5)
+    before = hand.resets
+    lab.shield.reset()
+    assert (lab.shield.holder, hand.resets) == ("policy", before + 1)
+
+
+def test_the_scored_monitors_rest_while_a_person_holds() -> None:
+    """They were calibrated for the policy; the record says who holds instead."""
+    lab, _ = desk()
+    lab.start(100)
+    joint = {v.monitor for v in lab.decisions[-1].verdicts}
+    give(lab, "teleop")
+    decision = lab.tick()
+    assert [v.detail for v in decision.verdicts if v.monitor == "lease"] == [
+        "teleop holds the command; the policy's monitors rest"
+    ]
+    assert "lease" not in joint
+
+
+def test_names_of_sources() -> None:
+    """Empty names, the policy's name, one object twice and strangers are refused."""
+    policy, hand = as_policy(near, spec=spec(), name="guest"), Hand()
+    for sources, words in (({"": hand}, "empty"), ({"policy": hand}, "policy"), ({"a": hand, "b": hand}, "one object")):
+        with pytest.raises(ConfigError, match=words):
+            Shield(panda(), policy, sources=sources)
+    with pytest.raises(SpecError, match="elbow"):
+        Shield(panda(), policy, sources={"a": as_policy(near, spec=spec(("elbow",)), name="x")})
+    lab, _ = desk()
+    with pytest.raises(ConfigError, match="no source is called 'pilot', there are policy, teleop"):
+        give(lab, "pilot")
+    with pytest.raises(ConfigError, match="operator"):
+        lab.shield.give("teleop", operator="", reason="x")
+
+
+def test_the_record_says_who_held_and_a_replay_gives_the_same(tmp_path: Path) -> None:
+    """Changes of hands, both specs and the holder's proposals are recorded, raw and sent; replay is identical."""
+    lab, hand = desk(audit=tmp_path / "run")
+    lab.start(100)
+    for holder in ("teleop", "policy", "teleop"):
+        give(lab, holder)
+        lab.run(80)
+    hand.broken = True
+    lab.run(40)
+    lab.shield.close()
+    bodies = [record.body for record in read_run(tmp_path / "run")]
+    opened = next(body for body in bodies if isinstance(body, EpisodeOpen))
+    assert opened.sources["teleop"].unit == "rad/s"
+    assert opened.given["teleop"].unit == "deg/s"
+    assert [b.to for b in bodies if isinstance(b, Human) and b.action == "give"] == ["teleop", "policy", "teleop"]
+    decisions = [body for body in bodies if isinstance(body, DecisionRecord)]
+    assert {d.proposal.source for d in decisions if d.proposal is not None} == {"guest", "teleop"}
+    assert all(d.decision.command.type == "torque" for d in decisions)
+    report = replay_run(tmp_path / "run")
+    assert report.divergence is None
+    assert report.decisions == len(decisions)
+
+
+def test_a_replay_sees_a_proposal_that_was_taken_from_the_wrong_source(tmp_path: Path) -> None:
+    """Without the record of the change of hands the same inputs give something else."""
+    lab, _ = desk(audit=tmp_path / "run")
+    lab.start(60)
+    give(lab, "teleop")
+    lab.run(60)
+    lab.shield.close()
+
+    class Deaf(Shield):
+        def give(self, source: str, *, operator: str, reason: str, simulated: bool = False) -> None:
+            """Nobody hears it."""
+
+    from safeguard import recorded_shield
+
+    made = recorded_shield.Shield
+    recorded_shield.Shield = Deaf  # type: ignore[misc]
+    try:
+        assert replay_run(tmp_path / "run").divergence is not None
+    finally:
+        recorded_shield.Shield = made  # type: ignore[misc]
+
+
+def test_relative_numbers_count_from_where_the_joints_were() -> None:
+    """A chunk of deltas in degrees moves the body as the same absolute chunk does."""
+    absolute = replace(spec(), chunk=4)
+    relative = replace(absolute, unit="deg", reference=Reference.DELTA)
+
+    def going(seen: Observation) -> Vector:
+        return seen.state.q + 0.002 * (np.arange(1, 5)[:, None]) * np.ones(N)
+
+    def stepping(seen: Observation) -> Vector:
+        return np.degrees(0.002 * np.ones((4, N)) + 0.0 * seen.state.q)
+
+    ends = []
+    for guest, action in ((going, absolute), (stepping, relative)):
+        lab = Lab(guest, action=action).start(400)
+        assert isinstance(lab.decisions[-1].command, TorqueCommand)
+        ends.append(lab.q)
+    assert ends[0] == pytest.approx(ends[1], abs=1e-9)
+    assert (ends[0] - panda().home).min() > 0.005
