@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Final, TypeGuard, cast
 
 from safeguard.core.errors import ConfigError
-from safeguard.core.protocols import Policy
-from safeguard.core.types import NS_PER_S, ActionSpec, Observation, Proposal
+from safeguard.core.protocols import Policy, PolicyPort
+from safeguard.core.types import NS_PER_S, ActionSpec, Observation, Proposal, RobotState, Vector, sealed
+from safeguard.policies.reading import words
+
+_PERIOD_S: Final = 0.1
+_LATENCY_S: Final = 0.02
 
 Latency = Callable[[int, int], float]
 """(number of the inference in the episode, its start in ns) to its duration in s; infinite is a hang."""
@@ -30,7 +34,8 @@ class _Flight:
 class InlinePort:
     """Starts at most one inference per policy period, and none while one is in flight.
 
-    A policy that raises proposes nothing; it does not disturb the caller. A hang lasts until ``reset``.
+    A policy that raises proposes nothing; it does not disturb the caller. A hang lasts until ``reset``. The policy gets
+    a joint state of its own: whoever shares its memory, as ``torch.from_numpy`` does, cannot write into the shield's.
 
     Args:
         policy: who proposes.
@@ -45,7 +50,7 @@ class InlinePort:
         ConfigError: period not positive, or latency negative.
     """
 
-    def __init__(self, policy: Policy, period: float = 0.1, latency: float | Latency = 0.02) -> None:
+    def __init__(self, policy: Policy, period: float = _PERIOD_S, latency: float | Latency = _LATENCY_S) -> None:
         if not (math.isfinite(period) and period > 0.0):
             raise ConfigError(f"InlinePort: period must be positive and finite, got {period} s")
         if not callable(latency) and not latency >= 0.0:
@@ -56,6 +61,7 @@ class InlinePort:
         self._ready: Proposal | None = None
         self._started: int | None = None
         self._count, self.failures, self.last_error = 0, 0, ""
+        self._remembers = False
 
     @property
     def spec(self) -> ActionSpec:
@@ -92,10 +98,19 @@ class InlinePort:
         return ready
 
     def reset(self) -> None:
-        """Forget the episode and everything in flight."""
+        """Forget the episode and everything in flight.
+
+        A policy that cannot forget fails like one that cannot infer: it is told again at its turns, and proposes
+        nothing until it has forgotten.
+        """
         self._flight = self._ready = self._started = None
         self._count, self.failures, self.last_error = 0, 0, ""
-        self._policy.reset()
+        self._remembers = True
+        self._guarded(self._forget)
+
+    def close(self) -> None:
+        """Release what the policy holds, if it has a method for that. Never raises for what that does."""
+        self._guarded(getattr(self._policy, "close", _nothing))
 
     def _land(self, now: int) -> None:
         """Move what has arrived from the air to the shelf."""
@@ -107,22 +122,70 @@ class InlinePort:
             self._ready = replace(flight.proposal, t_inferred=flight.arrives)
 
     def _infer(self, observation: Observation) -> Proposal | None:
-        try:
-            proposal: Any = self._policy.infer(observation)  # whatever its annotation says
-        except Exception as error:  # noqa: BLE001  a guest may raise anything
-            self._failed(f"{type(error).__name__}: {error}")
-            return None
-        if not isinstance(proposal, Proposal):
+        def infer() -> object:
+            if self._remembers:
+                self._forget()
+            return self._policy.infer(_own(observation))
+
+        failures = self.failures
+        proposal = self._guarded(infer)
+        if isinstance(proposal, Proposal):
+            return proposal
+        if self.failures == failures:
             self._failed(f"infer returned {type(proposal).__name__}, expected Proposal")
+        return None
+
+    def _forget(self) -> None:
+        self._policy.reset()
+        self._remembers = False
+
+    def _guarded(self, call: Callable[[], object]) -> object:
+        """What ``call`` returns; what it raises is a failure of the guest, and gives None."""
+        try:
+            return call()
+        except KeyboardInterrupt:  # a person's, as far as anybody can tell
+            raise
+        except BaseException as error:  # noqa: BLE001  a guest may raise anything, SystemExit too
+            self._failed(words(error))
             return None
-        return proposal
 
     def _failed(self, error: str) -> None:
         self.failures, self.last_error = self.failures + 1, error
 
 
-def port_for(policy: Policy) -> InlinePort:
-    """A port around ``policy``; one that proposes single actions is asked as often as its spec says."""
-    if policy.spec.chunk == 1:
-        return InlinePort(policy, period=1.0 / policy.spec.rate_hz)
-    return InlinePort(policy)
+def _own(observation: Observation) -> Observation:
+    """The observation with copies of q and v."""
+    state = observation.state
+    return replace(observation, state=RobotState(_copy(state.q), _copy(state.v), state.t))
+
+
+def _copy(array: Vector) -> Vector:
+    return sealed(array.copy())
+
+
+def _nothing() -> None:
+    """What a policy without ``close`` does."""
+
+
+def port_for(policy: Policy | PolicyPort, latency: float | Latency | None = None) -> PolicyPort:
+    """``policy`` itself if it is a port already, else an ``InlinePort`` around it that asks as its spec says.
+
+    One call a policy period: single actions are asked for at ``rate_hz``, chunks every 0.1 s, or every half chunk where
+    that is shorter.
+
+    Args:
+        policy: a policy or a port.
+        latency: as of ``InlinePort``; None: 20 ms, or half a period where that is shorter.
+    """
+    if is_port(policy):
+        return policy
+    asked = cast("Policy", policy)
+    spec = asked.spec
+    row = 1.0 / spec.rate_hz
+    period = max(row, min(_PERIOD_S, 0.5 * spec.chunk * row))
+    return InlinePort(asked, period, min(_LATENCY_S, 0.5 * period) if latency is None else latency)
+
+
+def is_port(policy: Policy | PolicyPort) -> TypeGuard[PolicyPort]:
+    """Whether it is a port, not a policy."""
+    return hasattr(policy, "post") and hasattr(policy, "poll")
