@@ -324,7 +324,8 @@ def words(moment: Moment) -> tuple[str, str, Grade]:
             return "episode", f"closed: {_flat(body.outcome) or 'no outcome'}", "info"
         case Human() as body:
             who = f"{body.operator}{' (simulated)' if body.simulated else ''}"
-            return "person", f"{body.action} by {who}: {body.reason}", "info"
+            to = "" if body.to is None else f" the command to {body.to}"
+            return "person", f"{body.action}{to} by {who}: {body.reason}", "info"
         case FaultCleared() as body:
             return "fault", f"{body.id} cleared", "info"
         case FaultInjected() as body:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,7 +31,7 @@ def test_the_share_grows_from_the_first_to_all(seconds: float, first: float, tim
     ramp, times = Ramp(seconds, first), sorted(times)
     shares = [ramp.within(Envelope(), t).acceleration for t in times]
     assert shares[0] == pytest.approx(first)
-    assert all(a <= b <= 1.0 for a, b in zip(shares, shares[1:], strict=False))
+    assert all(a <= b <= 1.0 for a, b in pairwise(shares))
     assert ramp.within(Envelope(), times[0] + round(seconds * SECOND) + 1).acceleration == 1.0
 
 
