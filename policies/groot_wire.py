@@ -74,8 +74,8 @@ def with_arrays(message: object, depth: int = 0) -> Any:
         if _ARRAY in message:
             return as_array(message, kinds="biufU")
         return {key: with_arrays(entry, depth + 1) for key, entry in message.items()}
-    if isinstance(message, list):
-        return [with_arrays(entry, depth + 1) for entry in cast("list[object]", message)]
+    if _is_list(message):
+        return [with_arrays(entry, depth + 1) for entry in message]
     return message
 
 
@@ -162,10 +162,9 @@ def opened(answer: object, version: str) -> tuple[Map, object]:
     """
     action, info = agreed(answer), None
     if version != "1.5":
-        parts = cast("list[object]", answer) if isinstance(answer, list) else []
-        if len(parts) != 2:
-            raise WireError(f"expected [action, info], got {_kind(cast("object", answer))} of {len(parts)} parts")
-        action, info = parts
+        if not _is_list(answer) or len(answer) != 2:
+            raise WireError(f"expected [action, info], got {_kind(answer)}")
+        action, info = answer
     if not is_map(action):
         raise WireError(f"expected a map of actions, got {_kind(action)}")
     return action, info
@@ -174,6 +173,10 @@ def opened(answer: object, version: str) -> tuple[Map, object]:
 def is_map(value: object) -> TypeGuard[Map]:
     """Whether a decoded message, or a part of it, is a map."""
     return isinstance(value, dict)
+
+
+def _is_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
 
 
 def _is_array(value: object) -> TypeGuard[Array]:
