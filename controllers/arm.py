@@ -236,6 +236,8 @@ class ArmPlatform:
                 return np.full(self.robot.n, np.nan) if a is None else a
             case NominalKind.TORQUE | NominalKind.POSITION:
                 return None
+            case NominalKind.ROWS:
+                return np.full(self.robot.n, np.nan)
 
     def _raw_torque(self, state: RobotState, nominal: Nominal, a: Vector | None) -> Vector:
         dynamics = self.safety_filter.dynamics

@@ -47,6 +47,8 @@ def wanted(nominal: Nominal, state: RobotState, dynamics: Dynamics, task: TaskSp
                 return None, None
             tau = kp * (value - state.q) - kd * state.v
             return tau, dynamics.acceleration(tau)
+        case NominalKind.ROWS:
+            return None, None
 
 
 Wanted = tuple[Vector | None, Vector | None]

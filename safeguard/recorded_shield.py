@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from safeguard.audit.records.decode import decode_spec
 from safeguard.audit.records.registry import EpisodeOpen, Record, RunOpen
+from safeguard.controllers.row_arm import RowArm
+from safeguard.controllers.rows_control import RowRecipe
 from safeguard.core.config import ShieldConfig
 from safeguard.core.errors import JournalError
 from safeguard.core.protocols import PolicyPort
@@ -129,6 +131,7 @@ class _Recipe(BaseModel):
     strategy: str
     period_s: float
     calibration: Calibration | None
+    rows: RowRecipe | None = None
 
 
 def recorded_shield(
@@ -151,13 +154,14 @@ def recorded_shield(
             f"robot {run.robot.name!r} has the digest {robot.digest[:12]} here, the run was made with "
             f"{run.robot.digest[:12]}: its description or a library that reads it differs"
         )
+    used = config or recipe.shield
     return Shield(
-        robot,
+        robot if recipe.rows is None else _row_arm(robot, recipe.rows, used, episode),
         port,
         sources={name: _OtherSource(decode_spec(spec), port) for name, spec in episode.sources.items()},
         strategy=episode.strategy,
         period=recipe.period_s,
-        config=config or recipe.shield,
+        config=used,
         enforcement=episode.enforcement,
         calibration=recipe.calibration,
         void=episode.void,
@@ -165,6 +169,14 @@ def recorded_shield(
         estops=episode.estops,
         commands=episode.commands,
     )
+
+
+def _row_arm(robot: RobotModel, rows: RowRecipe, config: ShieldConfig, episode: EpisodeOpen) -> RowArm:
+    """The platform of a host that plays rows itself, told what it had been told before the episode."""
+    made = RowArm(robot, **rows, config=config.filter, drive=config.drive)
+    if episode.told is not None:
+        made.resume(episode.told)
+    return made
 
 
 def recorded_config(run: RunOpen) -> ShieldConfig:

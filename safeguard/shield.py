@@ -555,6 +555,7 @@ class Shield:
     def run_open(self, *, simulated: bool = True) -> dict[str, Json]:
         """Everything a reviewer or a replay must know before the first decision."""
         body, made = self.platform.identity(), self.bank.calibration
+        rows: Json = jsonable(getattr(self.platform, "recipe", None))  # of a host that plays rows itself
         return run_open_body(
             robot={"name": body.name, "digest": body.digest, "source": jsonable(body.source)},
             config={
@@ -562,6 +563,7 @@ class Shield:
                 "strategy": self.strategy,
                 "period_s": self.period,
                 "calibration": None if made is None else made.model_dump(mode="json"),
+                **({} if rows is None else {"rows": rows}),
             },
             enforcement=self.enforcement,
             simulated=simulated,

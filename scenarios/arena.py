@@ -289,7 +289,7 @@ class _RawDrive:
                 return self._inverse((value - state.v) / dt)
             case NominalKind.ACCELERATION:
                 return self._inverse(value)
-            case NominalKind.TWIST | NominalKind.POSE:
+            case NominalKind.TWIST | NominalKind.POSE | NominalKind.ROWS:
                 a, _ = self._task.wanted(state, Nominal(attempt.kind, np.asarray(attempt.value, dtype=float)))
                 return self._inverse(np.full(n, np.nan) if a is None else a)
 

@@ -135,6 +135,7 @@ class NominalKind(Enum):
     POSITION = "position"
     TWIST = "twist"  # of the tool frame's origin
     POSE = "pose"  # of the tool frame in the base frame
+    ROWS = "rows"  # joint positions to come, one row after the other
 
 
 class Frame(Enum):

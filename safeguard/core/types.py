@@ -171,7 +171,8 @@ class Nominal:
         kind: how ``value`` is to be read.
         value: shape (n,), rad/s², N·m, rad/s or rad. For ``TWIST`` shape (6,): linear then angular velocity of the
             tool frame's origin, m/s and rad/s. For ``POSE`` the tool frame in the base frame: shape (7,), position
-            (m) and unit quaternion x y z w, or a homogeneous transform of shape (4, 4).
+            (m) and unit quaternion x y z w, or a homogeneous transform of shape (4, 4). For ``ROWS`` joint positions
+            to come, shape (k, n), rad.
         kp, kd: gains for ``POSITION``, shape (n,), N·m/rad and N·m·s/rad.
         frame: axes of a ``TWIST``.
     """
@@ -213,7 +214,7 @@ class TorqueCommand:
 
 @dataclass(frozen=True, slots=True)
 class PositionCommand:
-    """Joint position targets for servos, shape (n,), rad; void after ``expires`` (ns)."""
+    """Joint position targets for servos, shape (n,), or rows of them to come, (k, n), rad; void after ``expires`` (ns)."""
 
     q: Vector
     t: int
@@ -327,7 +328,7 @@ class FilterResult:
         provisional: no certificate backs the braking figures; they are verified tick by tick only.
         refusal: why the checker refused, or "".
         position, velocity: the reference at the end of the period, shape (n,), rad and rad/s: what position drives
-            are told. None where torques are.
+            are told. None where torques are. Where rows are told, ``position`` has shape (k, n).
     """
 
     torque: Vector

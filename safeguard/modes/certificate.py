@@ -82,6 +82,9 @@ class TableCertificate(BaseModel):
         path.write_text(json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
+SLOWEST_TICK_S: Final = 0.06
+"""Half of the shortest bridge of the tables: one bad output is bridged at any pace, two in a row are not."""
+
 HOLDS: Final = "holds"
 _FIX: Final = "run 'safeguard modes check STRATEGY --write' and read what it says"
 
@@ -101,10 +104,14 @@ def abstraction_digest(spec: TableSpec, period: float) -> str:
 def load_table(strategy: str, period: float = 0.002) -> ModeTable:
     """The built-in table of ``strategy`` for a tick of ``period`` s.
 
+    Ticks longer than ``SLOWEST_TICK_S`` count as ticks of that length: what the table bridges then lasts two ticks,
+    and every other time as many ticks as it would there.
+
     Raises:
         ModeTableError: there is none, it is not well formed, or its certificate is missing, was not passed, or is that
             of another table, compiler or control period.
     """
+    period = min(period, SLOWEST_TICK_S)
     spec = load_spec(strategy)
     path = certificate_path(strategy)
     certificate = TableCertificate.read(path)

@@ -154,6 +154,9 @@ class EpisodeOpen(Body):
     estops: int = Field(default=0, description="emergency stops of the process before this episode")
     commands: int = Field(default=0, description="commands issued before this episode; their numbers go on")
     void: str = Field(default="", description="why the calibration of the monitors no longer holds")
+    told: dict[str, JsonValue] | None = Field(
+        default=None, description="rows that the drives had been told before, where the host plays rows itself"
+    )
     faults: list[FaultSpec] = Field(default_factory=list[FaultSpec])
 
 
