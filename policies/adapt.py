@@ -26,7 +26,7 @@ _NEEDS: Final = "needs spec=ActionSpec(...): joints, unit, reference, rate and c
 
 
 def as_policy(
-    source: object,
+    source: Callable[[Observation], Any] | object,
     spec: ActionSpec | None = None,
     name: str | None = None,
     encode: Encoder | None = None,

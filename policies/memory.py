@@ -127,7 +127,7 @@ def _compiled(keep: _Keeper, parts: list[Any], label: str) -> Iterator[_Restore]
             if not inner.hasattr(name):
                 continue
             value = inner.getattr(name)
-            if "ScriptModule" in type(value).__name__ or name == "training":
+            if "ScriptModule" in type(value).__name__ or not _is_variable(inner, name, value):
                 continue
             make = keep(value)
             if make is None:
@@ -136,6 +136,15 @@ def _compiled(keep: _Keeper, parts: list[Any], label: str) -> Iterator[_Restore]
                     "at the start of an episode: keep state in tensors, numbers, and lists or dictionaries of them"
                 )
             yield _assign(inner, name, make)
+
+
+def _is_variable(inner: Any, name: str, value: Any) -> bool:
+    """Whether compiled code may change it; constants look like attributes until one tries."""
+    try:
+        inner.setattr(name, value)
+    except RuntimeError:
+        return False
+    return name != "training"
 
 
 def _assign(inner: Any, name: str, make: _Restore) -> _Restore:

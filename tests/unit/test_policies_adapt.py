@@ -132,6 +132,200 @@ def test_reset_reaches_the_owner() -> None:
     assert policy.infer(observation()).source == "counting"
 
 
+ONE = SPEC.changed(chunk=1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "out"),
+    [
+        (SPEC, np.ones((1, 3, 2))),
+        (SPEC, torch.ones(1, 3, 2)),
+        (SPEC, [[1, 1], [1.0, 1], np.ones(2)]),
+        (SPEC, np.ones((3, 2), dtype=np.float16)),
+        (SPEC, np.ones((3, 2), dtype=np.uint8)),
+        (SPEC, {"b": np.ones(3), "a": [1, 1, 1]}),
+        (SPEC, {"a": np.ones((1, 3)), "b": torch.ones(3)}),
+        (ONE, np.ones(2)),
+        (ONE, (1.0, 1)),
+        (ONE, np.ones((1, 1, 2))),
+        (ONE, {"a": 1.0, "b": np.float32(1)}),
+    ],
+)
+def test_what_is_taken_for_actions(spec: ActionSpec, out: Any) -> None:
+    """Arrays, tensors, lists and columns by name; a batch dimension of 1, and a row for a chunk of one, are taken."""
+    policy = as_policy(lambda _: out, spec=spec)
+    assert np.array_equal(policy.infer(observation()).actions, np.ones(spec.shape))
+
+
+def test_columns_bind_by_name() -> None:
+    """The order of a mapping means nothing."""
+    policy = as_policy(lambda _: {"b": [4, 5, 6], "a": [1, 2, 3]}, spec=SPEC)
+    assert policy.infer(observation()).actions.tolist() == [[1, 4], [2, 5], [3, 6]]
+
+
+class Hostile:
+    """Cannot be read."""
+
+    def __dlpack__(self) -> None:
+        """Nothing."""
+
+    def __array__(self, *_: object, **__: object) -> Vector:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        (None, "NoneType"),
+        ("0.1", "str"),
+        (np.ones((3, 2), dtype=complex), "complex128"),
+        (np.ones((3, 2), dtype=bool), "bool"),
+        (np.full((3, 2), "1"), "<U1"),
+        (np.full((3, 2), None), "object"),
+        (np.ma.masked_invalid(np.ones((3, 2))), "MaskedArray"),
+        ([np.ma.masked_invalid(np.ones(2))] * 3, "MaskedArray"),
+        ([[1.0, 2.0], [3.0], [4.0, 5.0]], "cannot be read"),
+        ([[1.0, "2"], [3.0, 4.0], [4.0, 5.0]], "str"),
+        ({"a": [1, 2, 3]}, "missing: ['b']"),
+        ({"a": [1, 2, 3], "b": [1, 2, 3], "c": [1, 2, 3]}, "unknown: ['c']"),
+        ({"a": [1, 2, 3], "b": [1, 2]}, "column 'b' has shape (2,)"),
+        ({"a": [1, 2, 3], "b": None}, "NoneType"),
+        (np.broadcast_to(0.0, (3, 10**9)), "3000000000 numbers"),
+        (Hostile(), "RuntimeError: no"),
+        (object(), "object"),
+        (lambda: 0, "function"),
+        (range(6), "range"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_an_unusable_proposal(out: object, said: str) -> None:
+    """No exception and no action: an empty proposal says what came, and counts as an answer."""
+    policy = as_policy(lambda _: out, spec=SPEC, name="guest")
+    proposal = policy.infer(observation())
+    assert proposal.actions.shape == (0,)
+    assert proposal.source.startswith("guest: returned ")
+    assert said in proposal.source
+    assert len(proposal.source) <= 200
+    assert policy.infer(observation()).seq == 1
+
+
+def test_what_raises_goes_through_to_the_port() -> None:
+    """An adapter hides no exception of the guest."""
+
+    def broken(observation: Observation) -> Vector:
+        raise OSError("no camera")
+
+    with pytest.raises(OSError, match="no camera"):
+        as_policy(broken, spec=SPEC).infer(observation())
+
+
+def explained(q: Vector) -> tuple[Vector, str]:
+    """Positions, and a reason."""
+    return q, "why"
+
+
+def test_a_callable_may_have_an_encoder_and_a_decoder() -> None:
+    """Encode before, decode after."""
+    policy = as_policy(explained, spec=ONE, encode=lambda seen: seen.state.q, decode=lambda out: 2 * out[0])
+    assert policy.infer(observation()).actions.tolist() == [[0.2, 0.4]]
+
+
+async def later(observation: Observation) -> Vector:
+    """Not now."""
+    return np.zeros((3, 2))
+
+
+def two(observation: Observation, goal: Vector) -> Vector:
+    """Needs a goal too."""
+    return goal
+
+
+class Later:
+    """Not now either."""
+
+    async def __call__(self, observation: Observation) -> Vector:
+        """Later."""
+        return np.zeros((3, 2))
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (later, "asynchronous"),
+        (Later(), "asynchronous"),
+        (lambda: np.zeros((3, 2)), "one argument"),
+        (two, "one argument"),
+        (Fixed, "is a class"),
+    ],
+)
+def test_a_callable_that_cannot_work_is_refused(source: object, said: str) -> None:
+    """Known at start: promises, the wrong number of arguments, a class for an object."""
+    with pytest.raises(SpecError, match=said):
+        as_policy(source, spec=SPEC)
+
+
+def test_a_name_is_kept_or_refused() -> None:
+    """A name for something that has one is not ignored."""
+
+    class Named(Fixed):
+        name = "mine"
+
+    assert as_policy(Named(), name="mine").infer(observation()).source == "fixed"
+    with pytest.raises(SpecError, match="'mine' has a name already, name='other'"):
+        as_policy(Named(), name="other")
+    with pytest.raises(SpecError, match="name= is empty"):
+        as_policy(repeat, spec=SPEC, name="")
+    with pytest.raises(SpecError, match="takes no encode="):
+        as_policy(Named(), encode=lambda seen: seen)
+
+
+class Remote:
+    """What openpi's policies look like, with a buffer that it uses again."""
+
+    def __init__(self) -> None:
+        self.out = np.zeros((3, 2), dtype=np.float32)
+        self.answers: Any = {"actions": self.out, "server_timing": {"infer_ms": 1.0}}
+        self.closed = 0
+
+    def infer(self, request: dict[str, Any]) -> Any:
+        """Three rows of the state."""
+        self.out[:] = request["observation/state"]
+        return self.answers
+
+    def reset(self) -> None:
+        """Forget."""
+        self.out[:] = -1.0
+
+    def close(self) -> None:
+        """Hang up."""
+        self.closed += 1
+
+
+def test_an_openpi_policy_is_a_policy() -> None:
+    """``infer`` of a mapping, ``actions`` of the answer, copied; reset and close reach it."""
+    source = Remote()
+    policy: Any = as_policy(source, spec=SPEC, encode=lambda seen: {"observation/state": seen.state.q, "prompt": "go"})
+    proposal = policy.infer(observation())
+    assert np.allclose(proposal.actions, [[0.1, 0.2]] * 3)
+    policy.reset()
+    assert np.allclose(proposal.actions, [[0.1, 0.2]] * 3)
+    assert (source.out == -1.0).all()
+    policy.close()
+    policy.close()
+    assert source.closed == 1
+    assert policy.digest is None
+
+
+@pytest.mark.parametrize("answer", [None, np.zeros((3, 2)), {"action": np.zeros((3, 2))}, ["actions"]])
+def test_an_answer_without_actions_is_unusable(answer: object) -> None:
+    """Nothing else of an answer is taken for actions."""
+    source = Remote()
+    source.answers = answer
+    policy = as_policy(source, spec=SPEC, encode=lambda seen: {"observation/state": seen.state.q})
+    assert "expected a mapping with 'actions'" in policy.infer(observation()).source
+    with pytest.raises(SpecError, match="needs encode="):
+        as_policy(source, spec=SPEC)
+
+
 class Net(torch.nn.Module):
     """Two joints in, three rows out, with dropout that eval mode must silence."""
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safeguard.core.enums import Reference
 from safeguard.core.errors import ConfigError
 from safeguard.core.types import ActionSpec, Observation, Proposal, RobotState
-from safeguard.policies import InlinePort
+from safeguard.policies import InlinePort, port_for
 
 MS = 1_000_000
 SPEC = ActionSpec(("a",), "rad", Reference.ABSOLUTE, 20.0, chunk=2)
@@ -38,7 +38,7 @@ class Counting:
         call = len(self.stamps)
         self.stamps.append(observation.state.t)
         answer = self._script.get(call)
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         if answer is not None:
             return answer  # type: ignore[return-value]  # a guest may return anything
@@ -131,6 +131,123 @@ def test_an_exception_is_no_proposal() -> None:
     assert port.last_error == "ValueError: no camera"
     port.reset()
     assert (port.failures, port.last_error) == (0, "")
+
+
+class Mute(Exception):  # noqa: N818
+    """Cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Odd(BaseException):
+    """Of a kind of its own."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), Odd("x"), Mute(), RecursionError("deep")])
+def test_whatever_a_guest_raises_is_a_failure(error: BaseException) -> None:
+    """A guest that exits, or raises what is no Exception, fails like any other."""
+    port = InlinePort(Counting({0: error}), latency=0.02)
+    assert [now for now, _ in drive(port, 70)] == [120 * MS]
+    assert port.failures == 1
+    assert port.last_error.startswith(type(error).__name__)
+
+
+def test_a_persons_interrupt_goes_through() -> None:
+    """Ctrl-C ends the program; afterwards the port goes on."""
+    port = InlinePort(Counting({0: KeyboardInterrupt()}), latency=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        port.post(observation(0), 0)
+    port.post(observation(1), 1)
+    assert port.poll(1) is not None
+
+
+def test_a_policy_that_cannot_forget_proposes_nothing() -> None:
+    """A reset that raises is tried again at the policy's turns; until it succeeds nothing is proposed."""
+
+    class Stubborn(Counting):
+        refusals = 2
+
+        def reset(self) -> None:
+            if self.refusals:
+                self.refusals -= 1
+                raise ValueError("busy")
+            super().reset()
+
+    policy = Stubborn()
+    port = InlinePort(policy, latency=0.0)
+    port.reset()
+    assert (port.failures, port.last_error) == (1, "ValueError: busy")
+    arrivals = drive(port, 101)
+    assert [now for now, _ in arrivals] == [100 * MS, 200 * MS]
+    assert port.failures == 2
+
+
+def test_a_policy_cannot_write_into_the_shields_state() -> None:
+    """Whoever shares the memory of what it is shown shares a copy."""
+
+    class Writing(Counting):
+        def infer(self, observation: Observation) -> Proposal:
+            for array in (observation.state.q, observation.state.v):
+                array.setflags(write=True)
+                array[:] = 9.0
+            return super().infer(observation)
+
+    seen = observation(0)
+    InlinePort(Writing()).post(seen, 0)
+    assert not seen.state.q.any()
+    assert not seen.state.v.any()
+
+
+def test_closing_reaches_the_policy() -> None:
+    """A policy that holds something is told to let go; one that has nothing to close, or raises, is no trouble."""
+    closed: list[str] = []
+
+    class Holding(Counting):
+        def close(self) -> None:
+            closed.append("yes")
+            raise OSError("gone")
+
+    port = InlinePort(Holding())
+    port.close()
+    assert closed == ["yes"]
+    assert port.last_error == "OSError: gone"
+    InlinePort(Counting()).close()
+
+
+@pytest.mark.parametrize(
+    ("rate", "chunk", "period_ms", "latency_ms"),
+    [
+        (50.0, 1, 20, 10),
+        (5.0, 1, 200, 20),
+        (20.0, 8, 100, 20),
+        (50.0, 4, 40, 20),
+        (1000.0, 1, 1, 0.5),
+        (4.0, 2, 250, 20),
+    ],
+)
+def test_the_usual_port_asks_as_the_spec_says(rate: float, chunk: int, period_ms: int, latency_ms: float) -> None:
+    """Single actions at their rate, chunks every 0.1 s or half chunk, never before a row is over."""
+    policy = Counting()
+    policy.spec = SPEC.changed(rate_hz=rate, chunk=chunk)
+    port = port_for(policy)
+    arrived: list[tuple[int, int]] = []
+    for now in range(0, 600 * MS, MS // 2):
+        port.post(observation(now), now)
+        if (proposal := port.poll(now)) is not None:
+            arrived.append((proposal.t_obs, now))
+    assert set(np.diff(policy.stamps)) <= {period_ms * MS}
+    assert len(policy.stamps) == -(-600 // period_ms)
+    assert {now - t_obs for t_obs, now in arrived} == {round(latency_ms * MS)}
+
+
+def test_a_port_stays_itself() -> None:
+    """What is a port already is handed back; another latency can be said for a policy."""
+    port = InlinePort(Counting())
+    assert port_for(port) is port
+    fast = port_for(Counting(), latency=0.0)
+    fast.post(observation(0), 0)
+    assert fast.poll(0) is not None
 
 
 def test_nonsense_is_no_proposal() -> None:
