@@ -32,8 +32,9 @@ from safeguard.monitors import Calibration
 from safeguard.shield import Shield
 
 _NOWHERE: Final = frozen_array(np.zeros(0))
-_START_S: Final = 2.0  # the shield's start may take this long; 0.2 s of standstill is the rule
-_AGAIN_NS: Final = NS_PER_S // 10  # between two acknowledgements of the scripted operator
+_DWELL_S: Final = 0.25  # standstill before an acknowledgement; every mode table asks for 0.2 s
+_STAGES: Final = 3  # from ESTOP by way of HOLD
+_AGAIN_NS: Final = round(_DWELL_S * NS_PER_S)
 _NEVER_REPEATED: Final = 100.0  # rad; beyond any motion
 
 
@@ -179,18 +180,26 @@ class ShieldedEnv(Wrapper[Any, Any, Any, Any]):
         return platform.plausible(state) or platform.reset(state)
 
     def _start(self, seed: int | None) -> int:
-        """Begin the shield's episode; its start passes while the environment stands still. How many ticks that took."""
+        """Begin the shield's episode; its start passes while the environment stands still. How many ticks that took.
+
+        The acknowledgement is given last, so that the first action finds a shield that lets it through.
+        """
         self._account, self._begun = None, True
         self.shield.begin_episode(self.task, **({} if seed is None else {"seed": int(seed)}))
-        self._acknowledge("start of an episode")
-        most = round(_START_S * NS_PER_S / self._period_ns)
-        for tick in range(most):
-            state = self._measured()
-            if self.operator is None or not self.shield.platform.standstill(state):
-                return tick
-            if self._decide(state).authority is Authority.POLICY:
-                return tick + 1
-        return most
+        self._acknowledged = self._now
+        dwell = 2 * round(_DWELL_S * NS_PER_S / self._period_ns / 2.0)  # even: it is taken in every other tick
+        ticks = 0
+        for _ in range(_STAGES if self.operator is not None else 0):
+            for _ in range(dwell):
+                state = self._measured()
+                if not self.shield.platform.standstill(state):
+                    return ticks
+                self._decide(state)
+                ticks += 1
+            self._acknowledge("start of an episode")
+            if self.shield.mode is Mode.HOLD:
+                break
+        return ticks
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Let the agent act for ``1 / rate_hz``.
@@ -266,7 +275,7 @@ def suited(config: ShieldConfig, step_s: float) -> ShieldConfig:
     open_values: Mapping[str, Mapping[str, float]] = {
         "intake": {"repeat_tolerance": _NEVER_REPEATED},
         "policy": {
-            "startup_s": _START_S + step_s,
+            "startup_s": _STAGES * _DWELL_S + step_s,
             "deadline_s": max(config.policy.deadline_s, 2.0 * step_s),
         },
     }
