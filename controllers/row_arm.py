@@ -25,7 +25,6 @@ from safeguard.controllers.rows_control import RowControl, RowRecipe, check_coun
 from safeguard.controllers.rows_follow import Follow, Held, Tracking, rolled
 from safeguard.core.config import DriveConfig, FilterConfig
 from safeguard.core.enums import FilterStatus, NominalKind, SolverStatus
-from safeguard.core.errors import ConfigError
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import (
     FULL_ENVELOPE,

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safeguard.audit.records.decode import decode_spec
 from safeguard.audit.records.registry import EpisodeOpen, Record, RunOpen
 from safeguard.controllers.row_arm import RowArm
-from safeguard.controllers.rows_control import RowRecipe
 from safeguard.core.config import ShieldConfig
 from safeguard.core.errors import JournalError
 from safeguard.core.protocols import PolicyPort
@@ -122,6 +121,17 @@ Rebuild: TypeAlias = Callable[[Record, Record, PolicyPort], ShieldLike]
 """(run_open, episode_open, port) → the shield of that episode; it may be the one of the episode before."""
 
 
+class _Rows(BaseModel):
+    """How a host plays rows, as ``RowArm.recipe`` writes it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rate_hz: float
+    chunk: int
+    plays: int
+    plays_on: bool
+
+
 class _Recipe(BaseModel):
     """The ``config`` of ``run_open``, as ``Shield.run_open`` writes it."""
 
@@ -131,7 +141,7 @@ class _Recipe(BaseModel):
     strategy: str
     period_s: float
     calibration: Calibration | None
-    rows: RowRecipe | None = None
+    rows: _Rows | None = None
 
 
 def recorded_shield(
@@ -171,9 +181,9 @@ def recorded_shield(
     )
 
 
-def _row_arm(robot: RobotModel, rows: RowRecipe, config: ShieldConfig, episode: EpisodeOpen) -> RowArm:
+def _row_arm(robot: RobotModel, rows: _Rows, config: ShieldConfig, episode: EpisodeOpen) -> RowArm:
     """The platform of a host that plays rows itself, told what it had been told before the episode."""
-    made = RowArm(robot, **rows, config=config.filter, drive=config.drive)
+    made = RowArm(robot, **rows.model_dump(), config=config.filter, drive=config.drive)
     if episode.told is not None:
         made.resume(episode.told)
     return made
