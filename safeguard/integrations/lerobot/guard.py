@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 
@@ -21,10 +21,11 @@ from safeguard.core.errors import ConfigError, SpecError
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import NS_PER_S, Decision, Vector
 from safeguard.integrations.gate import ChunkGate, GateAnswer
-from safeguard.integrations.lerobot.numbers import SUFFIX, action_row, number, positions
+from safeguard.integrations.lerobot.numbers import SUFFIX, action_row, number, plain, positions
 
 _REFUSED: Final = frozenset({Cause.PROPOSAL_INVALID, Cause.PROPOSAL_REPEATED, Cause.PROPOSAL_ORDER})
 _LEEWAY: Final = 0.05  # share of its range by which a gripper's number may miss the ends, which it then is
+_NEVER: Final = 1e6  # rad; no joint moves so far
 _DEFAULT_RANGE: Final = (0.0, 100.0)
 
 Action = dict[str, float]
@@ -35,8 +36,9 @@ class Sent:
     """What became of one action.
 
     Attributes:
-        raw: what was asked for, as it came; a copy if it was a dict.
-        sent: what the motors were told, by key.
+        raw: what was asked for, as it came; a copy if it was a mapping that can be read.
+        sent: what the motors were told, by key; empty where nothing was sent, because neither a measurement nor
+            anything told before says where to hold.
         decision: of the shield.
         refusal: why the action could not be used as it came, or "".
     """
@@ -49,10 +51,10 @@ class Sent:
     @property
     def changed(self) -> bool:
         """Something else was sent than was asked for."""
-        if not isinstance(self.raw, Mapping):
+        raw = plain(self.raw)
+        if raw is None or set(raw) != set(self.sent):
             return True
-        raw = cast("Mapping[object, object]", self.raw)
-        return set(raw) != set(self.sent) or any(number(raw[key]) != value for key, value in self.sent.items())
+        return any(number(raw[key]) != value for key, value in self.sent.items())
 
 
 class ActionGuard:
@@ -87,13 +89,14 @@ class ActionGuard:
     ) -> None:
         self.keys = tuple(f"{name}{SUFFIX}" for name in spec.joints) if keys is None else tuple(keys)
         _check(spec, self.keys, ranges or {})
-        config = config or ShieldConfig()
+        config = _for_rows(config)
         age = config.intake.proposal_max_age_s if max_age_s is None else max_age_s
         if not 0.0 < age < math.inf:
             raise ConfigError(f"max_age_s must be positive and finite, got {age}")
         self.spec, self._clock = spec, clock or time.monotonic_ns
         self._oldest, self._period = round(age * NS_PER_S), round(NS_PER_S / spec.rate_hz)
         self._ranges = {name: (ranges or {}).get(name, _DEFAULT_RANGE) for name in spec.others}
+        self._free = [k for k, name in enumerate(spec.joints) if name in spec.others]
         self._joints = [k for k, name in enumerate(spec.joints) if name not in spec.others]
         factor = np.array([POSITION_UNITS.get(unit, 1.0) for unit in spec.units])
         self._scale, self._offset = factor * spec.column("scale"), factor * spec.column("offset")
@@ -107,6 +110,12 @@ class ActionGuard:
         self._seen_at = 0
         self._asked_at: int | None = None
         self._others: Action = {}
+
+    def begin_episode(self, task: str, *, operator: str | None = None, reason: str = "episode starts") -> None:
+        """Start an episode. With an ``operator`` it is acknowledged at once, else the arm holds until it is."""
+        self.gate.begin_episode(task)
+        if operator is not None:
+            self.gate.acknowledge(operator=operator, reason=reason)
 
     def see(self, observation: object, *, asked: bool = True) -> None:
         """An observation of the arm; its positions are copied, so the host may go on writing into the same dict.
@@ -131,13 +140,10 @@ class ActionGuard:
         """
         now = self._clock()
         row, refusal = action_row(action, self.keys)
-        late = self._late(now)
-        refusal = refusal or late
-        answer = self.gate.offer(self._measured(), None if late else row, now=now)
-        sent = self._joint_values(answer)
-        sent.update(self._other_values(row, passed=not refusal and _follows(answer.decision)))
-        raw = dict(cast("Mapping[str, object]", action)) if isinstance(action, dict) else action
-        return Sent(raw, MappingProxyType({key: sent[key] for key in self.keys if key in sent}), answer.decision, refusal)
+        late = "" if refusal else self._late(now)
+        others = None if self._seen is None else self._seen[self._free]
+        answer = self.gate.offer(self._measured(), None if late else row, others=others, now=now)
+        return Sent(_kept(action), self._sent(answer, row, refusal or late), answer.decision, refusal or late)
 
     def sent(self, decided: Sent, answered: object) -> Sent:
         """What the robot answers to ``decided.sent``: with what it really told its motors.
@@ -149,15 +155,14 @@ class ActionGuard:
         row, odd = action_row(answered, tuple(told))
         if not odd:
             told = MappingProxyType(dict(zip(told, row[0].tolist(), strict=True)))
-        names = [self.keys[self.spec.joints.index(name)] for name in self.spec.others]
-        self._others.update({key: told[key] for key in names if key in told})
+        self._others.update({self.keys[k]: told[self.keys[k]] for k in self._free if self.keys[k] in told})
         return replace(decided, sent=told)
 
     def _late(self, now: int) -> str:
         age = 0 if self._asked_at is None else now - self._asked_at
         if age <= self._oldest:
             return ""
-        return f"follows from an observation of {age / NS_PER_S:.3f} s ago, at most {self._oldest / NS_PER_S:g} s are allowed"
+        return f"follows from an observation of {age / NS_PER_S:.3f} s ago, {self._oldest / NS_PER_S:g} s are allowed"
 
     def _measured(self) -> Vector:
         """Joint positions in the model's order, rad; NaN where nothing was seen, which the shield refuses."""
@@ -165,8 +170,13 @@ class ActionGuard:
         measured: Vector = (self._scale * seen + self._offset)[self._order]
         return measured
 
-    def _joint_values(self, answer: GateAnswer) -> Action:
-        return {self.keys[k]: float(answer.actions[0, k]) for k in self._joints}
+    def _sent(self, answer: GateAnswer, row: Vector, refusal: str) -> Mapping[str, float]:
+        """What goes out; nothing if the answer is a guess."""
+        if answer.blind:
+            return MappingProxyType({})
+        found = {self.keys[k]: float(answer.actions[0, k]) for k in self._joints}
+        found |= self._other_values(row, passed=not refusal and _follows(answer.decision))
+        return MappingProxyType({key: found[key] for key in self.keys if key in found})
 
     def _other_values(self, row: Vector, *, passed: bool) -> Action:
         """A gripper goes where an accepted action sends it within its range, else it stays where it was sent last."""
@@ -181,6 +191,19 @@ class ActionGuard:
             elif self._seen is not None and math.isfinite(self._seen[k]):
                 found[self.keys[k]] = min(max(float(self._seen[k]), low), high)
         return found
+
+
+def _kept(action: object) -> object:
+    copied = plain(action)
+    return action if copied is None else copied
+
+
+def _for_rows(config: ShieldConfig | None) -> ShieldConfig:
+    """A target that stays the same while the arm is on its way is no frozen policy, unless ``config`` says so."""
+    given = config or ShieldConfig()
+    if "repeat_tolerance" in given.intake.model_fields_set:
+        return given
+    return given.model_copy(update={"intake": given.intake.model_copy(update={"repeat_tolerance": _NEVER})})
 
 
 def _follows(decision: Decision) -> bool:

@@ -25,10 +25,10 @@ def number(value: object) -> float:
         if isinstance(value, int | float):
             return float(value)
         item: Any = getattr(value, "item", None)
-        plain: object = item() if callable(item) else None
+        element: object = item() if callable(item) else None
     except Exception:  # noqa: BLE001  a guest's object may raise anything, and an integer may be too large
         return math.nan
-    return float(plain) if isinstance(plain, float) else number(plain) if type(plain) is int else math.nan
+    return number(element) if type(element) in (int, float) else math.nan
 
 
 def action_row(action: object, keys: Sequence[str]) -> tuple[Vector, str]:
@@ -38,7 +38,7 @@ def action_row(action: object, keys: Sequence[str]) -> tuple[Vector, str]:
         An array of shape (1, len(keys)), NaN where a value is no number. Where the keys are not exactly these: the
         numbers that came, shape (count,), which no spec describes, so that intake refuses them.
     """
-    values = _plain(action)
+    values = plain(action)
     if values is None:
         return np.zeros(0), f"expected a dict with {', '.join(keys)}, got {type(action).__name__}"
     if odd := _differences(values, keys):
@@ -63,7 +63,7 @@ def _read(values: Mapping[object, object], key: str) -> float:
         return math.nan
 
 
-def _plain(action: object) -> dict[object, object] | None:
+def plain(action: object) -> dict[object, object] | None:
     """A copy, in which nothing can change or raise any more; None for what is no mapping of a sane size."""
     try:
         if isinstance(action, Mapping) and len(cast("Mapping[object, object]", action)) <= _LONGEST:

@@ -136,12 +136,12 @@ class ShieldedRobot:
         """Send what the shield makes of ``action``, and return what was really sent.
 
         A motor whose number is not known (a gripper before its first accepted action, on an arm that does not say
-        where it is) is left out.
+        where it is) is left out. Where nothing at all is known, because the arm could not be read yet, nothing is sent.
         """
         if self.guard.is_due:
             self._look()
         decided = self.guard.decide(action)
-        answered = self._robot.send_action(dict(decided.sent))
+        answered = self._robot.send_action(dict(decided.sent)) if decided.sent else None
         self.last = self.guard.sent(decided, answered)
         return dict(self.last.sent)
 
@@ -182,9 +182,7 @@ class ShieldedRobot:
 
     def begin_episode(self, task: str, *, operator: str | None = None, reason: str = "episode starts") -> None:
         """Start an episode. With an ``operator`` it is acknowledged at once, else the arm holds until it is."""
-        self.guard.gate.begin_episode(task)
-        if operator is not None:
-            self.acknowledge(operator=operator, reason=reason)
+        self.guard.begin_episode(task, operator=operator, reason=reason)
 
     def acknowledge(self, *, operator: str, reason: str) -> None:
         """Allow motion; see ``Shield.acknowledge``."""
