@@ -5,7 +5,8 @@
     OSC_POSITION     x y z of the tool            as above
     JOINT_POSITION   the part's joints            DELTA, rad (m); ABSOLUTE if ``input_type`` is absolute
     JOINT_VELOCITY   the part's joints            VELOCITY, rad/s (m/s)
-    JOINT_TORQUE     the part's joints            TORQUE, N·m (N), on top of robosuite's gravity compensation
+    JOINT_TORQUE     the part's joints            TORQUE, N·m (N); with gravity compensation the columns are called
+                                                  "….above_gravity": they are not the torques of the joints
     WHOLE_BODY_IK    pose of every tool           POSE, m and rad (or a unit quaternion)
 
 A controller clips numbers to its input range and scales them to its output range: that is the spec's range and scale.
@@ -101,6 +102,8 @@ class _Part:
         elif self.kind in _JOINT:
             reference, hinge, slide = _JOINT[self.kind]
             names, frame = self.joints, None
+            if self.kind == "JOINT_TORQUE" and optional(self.settings, "use_torque_compensation") is not False:
+                names = tuple(f"{name}.above_gravity" for name in names)
             units = tuple(slide if slides else hinge for slides in self.slides)
             if self.absolute:
                 reference = Reference.ABSOLUTE

@@ -131,13 +131,24 @@ def test_ranges_that_are_not_symmetric_have_an_offset() -> None:
 )
 def test_joint_controllers_bind_to_a_body_of_the_same_joints(kind: str, reference: Reference, unit: str) -> None:
     """Such a spec is one that the shield takes; the gripper stays the caller's."""
-    spec = by_joint(kind)
+    spec = by_joint(kind, use_torque_compensation=False)
     bound = Binding(spec, tuple(reversed(JOINTS)))
 
     assert (spec.joints, spec.reference, spec.frame) == ((*JOINTS, "right_gripper"), reference, None)
     assert spec.units == (*((unit,) * 7), "1")
     assert bound.others == ("right_gripper",)
     assert spec.column("scale")[:7] == (0.05,) * 7
+
+
+def test_torques_above_gravity_are_not_taken_for_the_torques_of_joints() -> None:
+    """With robosuite's compensation, which is its default, columns have another name: binding them is a decision."""
+    spec = by_joint("JOINT_TORQUE")
+
+    assert spec.joints[0] == "robot0_joint1.above_gravity"
+    assert robosuite_spec(controller("JOINT_TORQUE", use_torque_compensation=True)).joints == spec.joints[:-1]
+    assert robosuite_spec(controller("JOINT_TORQUE", use_torque_compensation=False)).joints == JOINTS
+    with pytest.raises(SpecError, match="above_gravity"):
+        Binding(spec, JOINTS)
 
 
 def test_renamed_columns_bind_to_a_body_that_calls_its_joints_otherwise() -> None:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from safeguard import RobotModel
 from safeguard.core.enums import Reference
 from safeguard.core.types import ActionSpec
+from safeguard.integrations.gate import ChunkGate
 from safeguard.policies.specs import (
     highway_env_spec,
     highway_env_tokens,
@@ -57,6 +59,7 @@ IN_ARM: dict[str, dict[str, Any]] = {
     "joint_velocity": {"type": "JOINT_VELOCITY", "output_max": 0.5, "output_min": -0.5, "kp": 3.0},
     "joint_torque": {"type": "JOINT_TORQUE", "output_max": 0.1, "output_min": -0.1},
 }  # fmt: skip
+OURS = {f"robot0_joint{k}": f"panda_joint{k}" for k in range(1, 8)}
 GOALS = {
     "osc_pose": None, "osc_position": None, "joint_position": "goal_qpos", "joint_velocity": "goal_vel",
     "joint_torque": "goal_torque",
@@ -281,6 +284,38 @@ def test_two_robosuite_robots_stand_one_after_another() -> None:
     assert {name[:6] for name in spec.joints[:first]} == {"robot0"}
     assert {name[:6] for name in spec.joints[first:]} == {"robot1"}
     env.close()
+
+
+def farthest_beyond(env: Any, robot: RobotModel, gate: ChunkGate | None) -> float:
+    """Joints driven to and fro at full action: how far the one that went farthest was beyond its limits, rad."""
+    spec, beyond = robosuite_spec(env, rename=OURS), -math.inf
+    rng, wanted = np.random.default_rng(0), np.zeros((1, 8))
+    for k in range(300):
+        if gate is not None and k == 10:
+            gate.acknowledge(operator="test", reason="in simulation")
+        if k % 50 == 0:
+            wanted = rng.choice([-1.0, 1.0], size=(1, 8))
+        q = controller_of(env).joint_pos.copy()
+        beyond = max(beyond, float(np.max([robot.limits.q_min - q, q - robot.limits.q_max])))
+        assert spec.misfit(wanted) == ""
+        rows = wanted if gate is None else gate.offer(q, wanted, now=k * 50_000_000).actions
+        env.step(rows[0])
+    return beyond
+
+
+def test_a_gate_keeps_robosuite_joints_inside_the_limits_that_the_same_actions_leave() -> None:
+    """15 s of extreme joint steps with the spec that was read: without the gate limits are passed, with it never."""
+    robot = RobotModel.load("panda")
+    stiff = {**IN_ARM["joint_position"], "kp": 1000}
+    raw, guarded = lift("Panda", stiff), lift("Panda", stiff)
+    with ChunkGate(robot, robosuite_spec(guarded, rename=OURS)) as gate:
+        gate.begin_episode("to and fro")
+        kept = farthest_beyond(guarded, robot, gate)
+
+    assert farthest_beyond(raw, robot, None) > 0.0
+    assert kept <= 0.0
+    raw.close()
+    guarded.close()
 
 
 # --- highway-env 1.12 ----------------------------------------------------------------------------------
