@@ -164,9 +164,10 @@ def recorded_shield(
             f"robot {run.robot.name!r} has the digest {robot.digest[:12]} here, the run was made with "
             f"{run.robot.digest[:12]}: its description or a library that reads it differs"
         )
-    used = config or recipe.shield
-    return Shield(
-        robot if recipe.rows is None else _row_arm(robot, recipe.rows, used, episode),
+    used, rows = config or recipe.shield, recipe.rows
+    arm = None if rows is None else RowArm(robot, **rows.model_dump(), config=used.filter, drive=used.drive)
+    shield = Shield(
+        robot if arm is None else arm,
         port,
         sources={name: _OtherSource(decode_spec(spec), port) for name, spec in episode.sources.items()},
         strategy=episode.strategy,
@@ -179,14 +180,9 @@ def recorded_shield(
         estops=episode.estops,
         commands=episode.commands,
     )
-
-
-def _row_arm(robot: RobotModel, rows: _Rows, config: ShieldConfig, episode: EpisodeOpen) -> RowArm:
-    """The platform of a host that plays rows itself, told what it had been told before the episode."""
-    made = RowArm(robot, **rows.model_dump(), config=config.filter, drive=config.drive)
-    if episode.told is not None:
-        made.resume(episode.told)
-    return made
+    if arm is not None and episode.told is not None:
+        arm.resume(episode.told)  # after the self-test, which moves the body elsewhere
+    return shield
 
 
 def recorded_config(run: RunOpen) -> ShieldConfig:
