@@ -74,7 +74,7 @@ def with_arrays(message: object, depth: int = 0) -> Any:
         if _ARRAY in message:
             return as_array(message, kinds="biufU")
         return {key: with_arrays(entry, depth + 1) for key, entry in message.items()}
-    if _is_list(message):
+    if is_list(message):
         return [with_arrays(entry, depth + 1) for entry in message]
     return message
 
@@ -124,7 +124,7 @@ def _header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 def _as_plain(value: object) -> object:
     kind = str(getattr(value, "dtype", _kind(value)))
-    if _is_array(value) and value.dtype.kind in "biufU":
+    if is_array(value) and value.dtype.kind in "biufU":
         file = io.BytesIO()
         np.lib.format.write_array(file, value, allow_pickle=False)
         return {_ARRAY: True, "as_npy": file.getvalue()}
@@ -162,7 +162,7 @@ def opened(answer: object, version: str) -> tuple[Map, object]:
     """
     action, info = agreed(answer), None
     if version != "1.5":
-        if not _is_list(answer) or len(answer) != 2:
+        if not is_list(answer) or len(answer) != 2:
             raise WireError(f"expected [action, info], got {_kind(answer)}")
         action, info = answer
     if not is_map(action):
@@ -175,11 +175,13 @@ def is_map(value: object) -> TypeGuard[Map]:
     return isinstance(value, dict)
 
 
-def _is_list(value: object) -> TypeGuard[list[object]]:
+def is_list(value: object) -> TypeGuard[list[object]]:
+    """Whether it is a list."""
     return isinstance(value, list)
 
 
-def _is_array(value: object) -> TypeGuard[Array]:
+def is_array(value: object) -> TypeGuard[Array]:
+    """Whether it is an array."""
     return isinstance(value, np.ndarray)
 
 
