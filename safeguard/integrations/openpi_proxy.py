@@ -13,14 +13,15 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from safeguard.core.enums import Mode
 from safeguard.core.errors import MissingExtraError
-from safeguard.core.types import Decision, Vector
+from safeguard.core.types import Vector
+from safeguard.integrations.gate import ChunkGate, GateAnswer
 from safeguard.policies.msgpack_arrays import Array, Map, WireError, packed, unpacked
 from safeguard.policies.openpi import MOST_BYTES, OpenPiLink, PolicyServerError, actions_of, checked_deadline
 
@@ -34,57 +35,8 @@ _LONGEST: Final = 500  # characters of an error
 _TRY_LATER: Final = 1013
 _GOING_AWAY: Final = 1001
 
-Joints = Callable[[Map], ArrayLike]
-"""A client's observation to the measured joint positions, shape (n,), rad, in the robot's order."""
-
-
-class _Shield(Protocol):
-    @property
-    def mode(self) -> Mode: ...
-
-
-class Answer(Protocol):
-    """What a gate lets through (``GateAnswer``)."""
-
-    @property
-    def actions(self) -> Vector:
-        """Rows that may be executed, in the policy's numbers."""
-        ...
-
-    @property
-    def changed(self) -> bool:
-        """Whether they are other than the policy's."""
-        ...
-
-    @property
-    def decision(self) -> Decision:
-        """What was decided."""
-        ...
-
-
-class Gate(Protocol):
-    """What the proxy needs of a ``ChunkGate``."""
-
-    @property
-    def shield(self) -> _Shield:
-        """What decides."""
-        ...
-
-    def begin_episode(self, task: str) -> None:
-        """Start an episode."""
-        ...
-
-    def acknowledge(self, *, operator: str, reason: str) -> None:
-        """Allow motion."""
-        ...
-
-    def stop(self, *, operator: str, reason: str) -> None:
-        """Ask for a stop."""
-        ...
-
-    def offer(self, q: ArrayLike, actions: Vector | None, *, instruction: str | None = None) -> Answer:
-        """What of ``actions`` may be executed from ``q``; None where the policy failed."""
-        ...
+Measured = Callable[[Map], ArrayLike]
+"""A client's observation to what was measured."""
 
 
 class OpenPiProxy:
@@ -98,10 +50,12 @@ class OpenPiProxy:
     Args:
         gate: a ``ChunkGate``; nobody else may offer it anything meanwhile, and the caller closes it.
         upstream: the policy server: ``host:port`` or ``ws://host:port/path``.
-        encode: from the client's observation to the measured joint positions.
+        encode: from the client's observation to the measured joint positions, shape (n,), rad, in the robot's order.
         deadline_s: for the policy server's answer, connecting included, s.
         host, port: where clients connect; port 0 takes a free one.
         task: name of the first episode.
+        others: from the client's observation to where the columns of ``spec.others`` are measured, in the policy's
+            numbers; see ``ChunkGate.offer``.
         start_by: who supervises the start, or "". In their name, the first episode is acknowledged when the first
             actions arrive before anything went wrong; nothing else ever is.
         idle_s: a client that says nothing for so long is hung up on, so that another can have the robot.
@@ -120,14 +74,15 @@ class OpenPiProxy:
 
     def __init__(
         self,
-        gate: Gate,
+        gate: ChunkGate,
         upstream: str,
-        encode: Joints,
+        encode: Measured,
         *,
         deadline_s: float,
         host: str = "127.0.0.1",
         port: int = 8001,
         task: str = "openpi",
+        others: Measured | None = None,
         start_by: str = "",
         idle_s: float = 300.0,
         most_bytes: int = MOST_BYTES,
@@ -138,7 +93,7 @@ class OpenPiProxy:
             from safeguard.integrations.websocket import Listener
         except ModuleNotFoundError as error:
             raise MissingExtraError("a proxy for openpi", "remote") from error
-        self._gate, self._encode = gate, encode
+        self._gate, self._encode, self._others = gate, encode, others
         self._deadline_s = checked_deadline("OpenPiProxy", deadline_s)
         self._idle_s = checked_deadline("OpenPiProxy (idle_s)", idle_s)
         self._task, self._start_by, self._begun = task, start_by, False
@@ -271,11 +226,16 @@ class OpenPiProxy:
         try:
             seen = unpacked(message)
             q = np.array(self._encode(seen), dtype=np.float64)
+            others = None if self._others is None else np.array(self._others(seen), dtype=np.float64)
         except Exception as error:  # noqa: BLE001  the caller's encoder may raise anything for a client's observation
             return f"the observation cannot be used: {_said(error)}"
         answer, actions = self._asked(message)
+        prompt = seen.get("prompt")
         try:
-            return self._shielded(q, actions, answer, seen.get("prompt"))
+            let = self._offered(q, actions, others, prompt if isinstance(prompt, str) else None)
+            if let.blind:
+                return "nobody knows where the robot is, do not move: its joint positions cannot be used"
+            return self._written(answer, actions, let)
         except Exception as error:  # noqa: BLE001  no rows at all are better than rows that nobody checked
             _LOG.exception("the gate failed")
             return f"the shield failed, do not move: {_said(error)}"
@@ -289,16 +249,19 @@ class OpenPiProxy:
             self._failed(error)
             return {}, None
 
-    def _shielded(self, q: Vector, actions: Array | None, answer: Map, prompt: object) -> bytes:
-        instruction = prompt if isinstance(prompt, str) else None
+    def _offered(self, q: Vector, actions: Array | None, others: Vector | None, prompt: str | None) -> GateAnswer:
+        wanted = None if actions is None else actions.astype(np.float64)
         with self._lock:
             if not self._begun:
                 self._begin(self._task)
             self._start(actions)
-            let = self._gate.offer(q, None if actions is None else actions.astype(np.float64), instruction=instruction)
-        if let.changed or actions is None:
-            if actions is not None and actions.dtype.char in "fd":  # others cannot hold what the gate says
-                self._dtype = actions.dtype
+            return self._gate.offer(q, wanted, instruction=prompt, others=others)
+
+    def _written(self, answer: Map, actions: Array | None, let: GateAnswer) -> bytes:
+        """The policy server's answer with what the gate lets through; what it did not change stays as it came."""
+        if actions is not None and actions.dtype.char in "fd":  # other types cannot hold what the gate says
+            self._dtype = actions.dtype
+        if let.changed:
             answer["actions"] = let.actions.astype(self._dtype)
         answer["safeguard"] = {
             "mode": let.decision.mode.name,
