@@ -157,6 +157,8 @@ def test_renamed_columns_bind_to_a_body_that_calls_its_joints_otherwise() -> Non
     spec = robosuite_spec(joint_config("JOINT_POSITION"), rate_hz=20, joints={"right": JOINTS}, rename=ours)
 
     assert spec.joints == tuple(ours.values())
+    other = robosuite_spec(OSC, rate_hz=20, parts=GRIPPED, rename={"right_gripper": "hand"})
+    assert (other.joints[-1], other.others) == ("hand", ("hand",))
     with pytest.raises(SpecError, match=r"rename names \['robot1_joint1'\]"):
         robosuite_spec(OSC, rate_hz=20, rename={"robot1_joint1": "panda_joint1"})
 
@@ -359,6 +361,15 @@ def test_highway_env_tokens_are_integers_in_range_and_have_words() -> None:
     assert highway_env_tokens(action_type("DiscreteMetaAction", lateral=False)) == ("SLOWER", "IDLE", "FASTER")
     with pytest.raises(SpecError, match="ContinuousAction has no tokens"):
         highway_env_tokens({"type": "ContinuousAction"})
+
+
+def test_only_tokens_have_to_be_integers() -> None:
+    """What stands beside them in ``others`` is a number like any other."""
+    spec = ActionSpec(("word", "grip"), ("token", "1"), Reference.TOKENS, 5.0, others=("grip",))
+
+    assert spec.misfit(np.array([[3.0, 0.25]])) == ""
+    assert "word is 2.5 in row 0" in spec.misfit(np.array([[2.5, 0.25]]))
+    assert "word is nan" in spec.misfit(np.array([[math.nan, 0.25]]))
 
 
 def test_highway_env_vehicles_have_their_columns_one_after_another() -> None:
