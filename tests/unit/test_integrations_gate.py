@@ -16,7 +16,8 @@ from safeguard.core.types import NS_PER_S, PositionCommand, TerminalStop
 from safeguard.integrations.gate import ChunkGate, rows_config
 from safeguard.modes import load_table
 from safeguard.replay import replay_run
-from tests.unit.gate_world import QUICK, Host, gate, load, spec
+from tests.unit.gate_world import QUICK, Host, gate, spec
+from tests.unit.servo_world import load
 
 HOME = load("panda").home
 
@@ -118,21 +119,22 @@ def test_rows_come_back_in_the_numbers_of_the_policy(reference: Reference) -> No
 
     host.gate.begin_episode("units")
     host.gate.acknowledge(operator="somebody", reason="test")
-    told = None
+    statuses = list[FilterStatus]()
     for k in range(30):
         host.now += round(host.gate.plays * host.row_ns)
-        if told is not None:
-            host.q = told[9].copy()
         wanted = numbers(host.q + (0.01 if k < 25 else 1.0) * np.linspace(0.0, 1.0, 16)[1:, None] ** 2 * np.ones(7))
         answer = host.gate.offer(host.q, wanted, now=host.now)
         command = answer.decision.command
         assert isinstance(command, PositionCommand)
         told = meaning(answer.actions)
         assert told == pytest.approx(command.q, abs=1e-9)
-        if answer.decision.filter.status is FilterStatus.ADMISSIBLE:
+        statuses.append(answer.decision.filter.status)
+        if statuses[-1] is FilterStatus.ADMISSIBLE:
             assert answer.actions.tobytes() == wanted.tobytes()
+        host.q = told[9].copy()
     assert host.gate.shield.mode is Mode.NOMINAL
-    assert answer.decision.filter.status is FilterStatus.CORRECTED
+    assert FilterStatus.ADMISSIBLE in statuses
+    assert statuses[-1] is FilterStatus.CORRECTED
 
 
 # -- what was wrong once --------------------------------------------------------------------------------
@@ -142,9 +144,7 @@ def test_rows_come_back_in_the_numbers_of_the_policy(reference: Reference) -> No
 def test_an_impossible_measurement_is_never_told_back(odd: Any) -> None:
     """Whatever the measurement is: in motion the rows brake along what was told, and then hold; none is made of it."""
     host = running(plays=10)
-    host.offer(swing(host, 0))
-    before = host.answer
-    assert before is not None
+    answer = host.offer(swing(host, 0))
     for _ in range(3):
         answer = host.offer(swing(host, 1), q=odd)
         start = host.q
@@ -176,11 +176,15 @@ def test_an_emergency_stop_holds_where_the_arm_is() -> None:
         assert np.array_equal(answer.actions[:, :7], np.tile(here, (15, 1)))
 
 
+def _withhold(*record: object) -> bool:
+    return False
+
+
 def test_rows_that_were_withheld_were_never_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """An offer whose record cannot be placed is answered by standing still, and the next one starts from there."""
     host = running(plays=10)
     here = host.q.copy()
-    monkeypatch.setattr(host.gate.shield, "_recorded", lambda *_: False)
+    monkeypatch.setattr(host.gate.shield, "_recorded", _withhold)
     answer = host.offer(swing(host, 0))
     assert answer.decision.authority is Authority.BACKUP
     assert np.array_equal(answer.actions[:, :7], np.tile(here, (15, 1)))
@@ -313,7 +317,7 @@ ODD: dict[str, Any] = {
     "string": "actions",
     "strings": np.full((15, 8), "x"),
     "complex": np.zeros((15, 8), dtype=complex),
-    "masked": np.ma.masked_array(np.zeros((15, 8)), mask=np.eye(15, 8)),
+    "masked": np.ma.masked_array(np.zeros((15, 8)), mask=np.eye(15, 8, dtype=bool)),
     "boolean": np.ones((15, 8), dtype=bool),
     "short": np.zeros((14, 8)),
     "narrow": np.zeros((15, 7)),

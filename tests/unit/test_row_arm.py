@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -40,7 +41,17 @@ SIDE = np.array([1.0, -1.0, 1.0, -1.0, 1.0, 1.0, 1.0])
 
 def arm(**more: Any) -> RowArm:
     """A Panda whose host plays 8 of 12 rows, 20 a second."""
-    return RowArm(load("panda"), rate_hz=RATE, chunk=CHUNK, config=CONFIG, **{"plays": PLAYS, **more})
+    given: dict[str, Any] = {"plays": PLAYS, **more}
+    return RowArm(load("panda"), rate_hz=RATE, chunk=CHUNK, config=CONFIG, **given)
+
+
+def saying(what: str) -> Callable[[Vector, Vector], str]:
+    """A check with one answer."""
+
+    def check(q: Vector, v: Vector) -> str:
+        return what
+
+    return check
 
 
 def at(q: Vector, now: int = 0) -> RobotState:
@@ -56,7 +67,8 @@ def rows(q: Vector) -> Nominal:
 def gentle(start: Vector = HOME, step: float = 0.1) -> Vector:
     """Rows that set out gently and go on."""
     s = np.arange(1, CHUNK + 1)[:, None] / CHUNK
-    return start + step * s * s * SIDE
+    found: Vector = start + step * s * s * SIDE
+    return found
 
 
 def told(made: RowArm, result: FilterResult, now: int) -> PositionCommand:
@@ -133,8 +145,11 @@ def test_a_stop_that_ends_outside_is_no_stop() -> None:
 
 def _least_distances(check: RowCheck, points: Vector) -> Vector:
     """Of all pairs, anywhere along the points, by dense sampling."""
-    dense = np.vstack([np.linspace(a, b, 60) for a, b in pairwise(points)])
-    return np.min([check._clearance.measure(q).d for q in dense], axis=0)
+    least: Vector = np.full(len(check._clearance.names), np.inf)
+    for a, b in pairwise(points):
+        for part in np.linspace(0.0, 1.0, 60).tolist():
+            least = np.minimum(least, check._clearance.measure(a + part * (b - a)).d)
+    return least
 
 
 def test_the_way_between_rows_is_proved_clear() -> None:
@@ -223,7 +238,7 @@ def test_a_stop_brakes_from_where_the_host_is() -> None:
 def test_where_no_new_stop_is_verified_the_told_rows_and_their_stop_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """They were verified when they were told: the rows that are still to be played, then the stop behind them."""
     made, now = moving(), round(5.5 * ROW)
-    monkeypatch.setattr(made._check, "stop_refusal", lambda *_: "not shown to stay clear")
+    monkeypatch.setattr(made._check, "stop_refusal", saying("not shown to stay clear"))
     position = made.backup(at(gentle()[5], now)).position
     assert position is not None
     assert np.array_equal(position[:3], gentle()[5:8])
@@ -280,7 +295,7 @@ def test_a_slower_try_comes_before_a_stop(monkeypatch: pytest.MonkeyPatch) -> No
     assert result.status is FilterStatus.CORRECTED
     fast, slow = (np.abs(np.diff(q, axis=0)).max() for q in seen)
     assert slow <= 0.31 * LIMITS.v_max.max() / RATE < fast
-    monkeypatch.setattr(made._check, "told_refusal", lambda *_: "too near")
+    monkeypatch.setattr(made._check, "told_refusal", saying("too near"))
     result = made.filter(at(HOME), rows(np.tile(HOME + 1.0 * np.eye(7)[0], (CHUNK, 1))))
     assert (result.status, "too near" in result.refusal) == (FilterStatus.BACKUP, True)
 
