@@ -95,7 +95,11 @@ class Hand:
 def a_callable(guest: Guest, folder: Path) -> tuple[object, dict[str, Any]]:
     """A function of the observation."""
     hand = Hand(guest, CHUNK)
-    return (lambda observation: hand(phases(observation))), {}
+
+    def propose(observation: Observation) -> object:
+        return hand(phases(observation))
+
+    return propose, {}
 
 
 def a_module(guest: Guest, folder: Path) -> tuple[object, dict[str, Any]]:
@@ -125,26 +129,29 @@ def affine(guest: Guest) -> torch.nn.Module:
     """The numbers of a guest as a module that can be compiled."""
     good, bad = guest.good, guest.bad or guest.good
     made = Affine(good.gain, good.bias.tolist(), bad.gain, bad.bias.tolist(), CHUNK)
-    return made if guest.spoil is None else {short: Short, reused: Buffered}[guest.spoil](made)
+    if guest.spoil is None:
+        return made
+    return Short(made) if guest.spoil is short else Buffered(made)
 
 
 def an_onnx(guest: Guest, folder: Path) -> tuple[object, dict[str, Any]]:
     """An ONNX file."""
     good, bad = guest.good, guest.bad or guest.good
-    constants: dict[str, Any] = {"half": 0.5, "rows": np.ones((CHUNK, 1))}
-    nodes = [helper.make_node("Split", ["obs", "parts"], ["phase", "flag"], axis=1)]
+    constants: dict[str, Any] = {"half": 0.5}
+    nodes = [
+        helper.make_node("Constant", [], ["parts"], value_ints=[N, 1]),
+        helper.make_node("Constant", [], ["shape"], value_ints=[CHUNK, N]),
+        helper.make_node("Split", ["obs", "parts"], ["phase", "flag"], axis=1),
+    ]
     for name, numbers in (("good", good), ("bad", bad)):
         constants |= {f"{name}_gain": numbers.gain, f"{name}_bias": numbers.bias[None]}
         nodes.append(helper.make_node("Mul", ["phase", f"{name}_gain"], [f"{name}_scaled"]))
         nodes.append(helper.make_node("Add", [f"{name}_scaled", f"{name}_bias"], [name]))
-    nodes.insert(0, helper.make_node("Constant", [], ["parts"], value_ints=[N, 1]))
     nodes += [
         helper.make_node("Greater", ["flag", "half"], ["now"]),
         helper.make_node("Where", ["now", "bad", "good"], ["row"]),
         helper.make_node("Expand", ["row", "shape"], ["actions"]),
     ]
-    nodes.insert(0, helper.make_node("Constant", [], ["shape"], value_ints=[CHUNK, N]))
-    del constants["rows"]
     shapes: dict[str, Any] = {"inputs": {"obs": (1, N + 1)}, "outputs": {"actions": (CHUNK, N)}}
     return saved(folder / "guest.onnx", nodes, **shapes, constants=constants), {"encode": single}
 
@@ -155,8 +162,9 @@ def an_agent(guest: Guest, folder: Path, kind: Any = PPO) -> tuple[object, dict[
 
     class Agent(kind):  # type: ignore[misc]  # of whichever kind
         def predict(self, observation: Any, *rest: Any, **more: Any) -> Any:
-            actions, state = super().predict(observation, *rest, **more)
-            return hand.spoilt(observation, actions), state
+            above: Any = super()
+            given = above.predict(observation, *rest, **more)
+            return hand.spoilt(observation, given[0]), given[1]
 
     recurrent = kind is RecurrentPPO
     torch.manual_seed(1)
@@ -164,7 +172,7 @@ def an_agent(guest: Guest, folder: Path, kind: Any = PPO) -> tuple[object, dict[
     head = made.policy.action_net
     with torch.no_grad():
         if recurrent:
-            head.weight.mul_(100.0)
+            head.weight.mul_(200.0)
         else:
             head.weight.copy_(guest.good.gain * torch.eye(N, N + 1))
             head.bias.copy_(torch.tensor(guest.good.bias))
@@ -220,7 +228,7 @@ def an_openpi(guest: Guest, folder: Path) -> tuple[object, dict[str, Any]]:
         def infer(self, request: dict[str, Any]) -> dict[str, Any]:
             return {"actions": hand(request["observation/state"]), "server_timing": {}}
 
-    return Client(), {"encode": lambda seen: {"observation/state": phases(seen), "prompt": "go"}}
+    return Client(), {"encode": request}
 
 
 def single(observation: Observation) -> Any:
@@ -236,6 +244,11 @@ def tensor(observation: Observation) -> Any:
 def batch(observation: Observation) -> Any:
     """For compiled modules: shape (1, 8), float32."""
     return torch.tensor(single(observation))[None]
+
+
+def request(observation: Observation) -> Any:
+    """For openpi."""
+    return {"observation/state": phases(observation), "prompt": "go"}
 
 
 def named(observation: Observation) -> Any:
@@ -303,16 +316,6 @@ def read_only(rows: Any) -> object:
 def nothing(rows: Any) -> object:
     """None."""
     return None
-
-
-def text(rows: Any) -> object:
-    """Words."""
-    return "move"
-
-
-def complex_numbers(rows: Any) -> object:
-    """The right shape of the wrong numbers."""
-    return rows.astype(complex)
 
 
 def masked(rows: Any) -> object:
