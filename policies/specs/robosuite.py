@@ -7,7 +7,7 @@
     JOINT_VELOCITY   the part's joints            VELOCITY, rad/s (m/s)
     JOINT_TORQUE     the part's joints            TORQUE, N·m (N); with gravity compensation the columns are called
                                                   "….above_gravity": they are not the torques of the joints
-    WHOLE_BODY_IK    pose of every tool           POSE, m and rad (or a unit quaternion)
+    WHOLE_BODY_IK    pose of every tool           POSE, m and rad (or a unit quaternion); also WHOLE_BODY_MINK_IK
 
 A controller clips numbers to its input range and scales them to its output range: that is the spec's range and scale.
 Absolute targets it neither clips nor scales, whatever the action space says. A gripper's number (-1 opens, 1 closes), a
@@ -249,11 +249,12 @@ def _of_robot(column: Column, index: int, several: bool) -> Column:
 
 def _of_composite(composite: Any) -> list[Column]:
     solver = optional(composite, "joint_action_policy")
+    own: Any = optional(composite, "composite_controller_specific_config")
     solved: tuple[str, ...] = ()
     columns: list[Column] = []
-    if solver is not None and not composite.composite_controller_specific_config.get("skip_wbc_action", False):
-        solved = tuple(composite.composite_controller_specific_config["actuation_part_names"])
-        columns += _of_solver(solver)
+    if solver is not None and own is not None and not own.get("skip_wbc_action", False):
+        solved = tuple(own["actuation_part_names"])
+        columns += _of_solver(solver, own)
     for name, controller in composite.part_controllers.items():
         if name in composite.grippers:
             dof = int(composite.grippers[name].dof)
@@ -279,17 +280,22 @@ def _of_part(name: str, controller: Any) -> _Part:
     return _Part(name, kind, controller, tuple(controller.joint_names), slides, limits)
 
 
-def _of_solver(solver: Any) -> list[Column]:
+def _of_solver(solver: Any, config: Any) -> list[Column]:
     """Columns of the tool poses that inverse kinematics of the whole body takes."""
-    if solver.input_action_repr != "absolute" or solver.rot_dim not in _ROTATIONS:
+    if (
+        solver.input_action_repr != "absolute"
+        or solver.rot_dim not in _ROTATIONS
+        or config.get("use_joint_angle_action_input", False)
+    ):
         raise SpecError(
-            f"whole-body actions {solver.input_action_repr!r} with {solver.rot_dim} numbers a rotation are not "
-            "described here; known: absolute, with rotation vectors or quaternions"
+            f"whole-body actions {solver.input_action_repr!r} with {solver.rot_dim} numbers a rotation, or of joint "
+            "angles, are not described here; known: absolute poses with rotation vectors or quaternions"
         )
+    frame = str(optional(solver, "input_ref_frame") or config.get("ik_input_ref_frame", "world"))  # its own default
     rotation = _ROTATIONS[solver.rot_dim]
     units = ("m", "m", "m", *(("rad",) * 3 if solver.rot_dim == 3 else ("1",) * 4))
     return [
-        Column(f"{part}.{axis}", unit, Reference.POSE, str(solver.input_ref_frame))
+        Column(f"{part}.{axis}", unit, Reference.POSE, frame)
         for part in solver.action_split_indexes()
         for axis, unit in zip(("x", "y", "z", *rotation), units, strict=True)
     ]

@@ -272,6 +272,14 @@ def test_whole_body_inverse_kinematics_takes_a_pose_for_every_tool() -> None:
     )  # fmt: skip
     with pytest.raises(SpecError, match="'relative_pose' with 3 numbers a rotation"):
         robosuite_spec(whole_body("relative_pose"), rate_hz=20)
+    assert spec.frame == "world"
+    elsewhere = whole_body()
+    elsewhere.joint_action_policy.input_ref_frame = None
+    elsewhere.composite_controller_specific_config["ik_input_ref_frame"] = "base"
+    assert robosuite_spec(elsewhere, rate_hz=20).frame == "base"
+    elsewhere.composite_controller_specific_config["use_joint_angle_action_input"] = True
+    with pytest.raises(SpecError, match="or of joint angles, are not described"):
+        robosuite_spec(elsewhere, rate_hz=20)
     whole.composite_controller_specific_config["skip_wbc_action"] = True
     assert robosuite_spec(whole, rate_hz=20).joints == (*JOINTS, "waist", "right_gripper")
 
