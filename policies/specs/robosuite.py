@@ -249,12 +249,13 @@ def _of_robot(column: Column, index: int, several: bool) -> Column:
 
 def _of_composite(composite: Any) -> list[Column]:
     solver = optional(composite, "joint_action_policy")
-    own: Any = optional(composite, "composite_controller_specific_config")
     solved: tuple[str, ...] = ()
     columns: list[Column] = []
-    if solver is not None and own is not None and not own.get("skip_wbc_action", False):
-        solved = tuple(own["actuation_part_names"])
-        columns += _of_solver(solver, own)
+    if solver is not None:
+        own = setting(composite, "composite_controller_specific_config", "the composite controller")
+        if not own.get("skip_wbc_action", False):
+            solved = tuple(own["actuation_part_names"])
+            columns += _of_solver(solver, own)
     for name, controller in composite.part_controllers.items():
         if name in composite.grippers:
             dof = int(composite.grippers[name].dof)
