@@ -128,7 +128,8 @@ class Lease:
         holder: the source whose proposals are followed.
 
     Raises:
-        ConfigError: a name that is empty or the policy's, or one object under two names.
+        ConfigError: a name that is empty or the policy's, one object under two names, or a policy that is too slow for
+            ``policy.deadline_s``.
         SpecError: actions that do not fit the body.
     """
 
@@ -146,6 +147,8 @@ class Lease:
         if len({id(one) for one in given.values()}) < len(given):
             raise ConfigError(f"sources: one object under two names of {', '.join(given)}; each needs one of its own")
         self._made = [port for one in given.values() if (port := as_port(one)) is not one]
+        for port in self._made:
+            _on_time(port.spec, config.policy.deadline_s)
         made = iter(self._made)
         ports = {name: one if is_port(one) else next(made) for name, one in given.items()}
         self._sources = {name: Source(name, port, platform, period, config) for name, port in ports.items()}
@@ -201,6 +204,16 @@ class Lease:
             close = getattr(port, "close", None)
             if callable(close):
                 close()
+
+
+def _on_time(spec: ActionSpec, deadline: float) -> None:
+    """Whether a policy that is asked once a row can keep the deadline; raises ConfigError."""
+    row = 1.0 / spec.rate_hz
+    if row >= deadline:
+        raise ConfigError(
+            f"a policy of {spec.rate_hz:g} actions a second is asked every {row:g} s, and policy.deadline_s = {deadline:g}"
+            f" is over by then: set ShieldConfig(policy=PolicyConfig(deadline_s={2.5 * row:g})) or bring a port"
+        )
 
 
 def _controller(platform: Platform, spec: ActionSpec, omega: float) -> Controller:

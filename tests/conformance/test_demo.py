@@ -10,6 +10,7 @@ import pytest
 
 from safeguard.audit import verify_run
 from safeguard.audit.journal.segments import RAW, blocks
+from safeguard.core.config import ShieldConfig
 from safeguard.core.enums import Enforcement
 from safeguard.scenarios.demo import SCENARIOS, DemoResult, run_demo
 from safeguard.scenarios.referee import MOTION, ViolationKind
@@ -67,10 +68,11 @@ def test_without_the_shield_the_referee_sees_it(demo: DemoResult) -> None:
 
 @pytest.mark.slow
 def test_the_shield_leaves_the_policy_useful(demo: DemoResult) -> None:
-    """The clean task is done, with nothing modified and the arm never stuck."""
+    """The clean task is done, with nothing modified beyond the ramp of the start, and the arm never stuck."""
     clean = next(r for r in demo.results if r.scenario == "clean" and r.enforcement is Enforcement.FULL)
     assert clean.success
-    assert clean.modified == 0.0
+    ramp = ShieldConfig().policy.ramp_s / load_scenario("clean").duration_s
+    assert clean.modified < ramp < 0.1
     assert clean.stuck == 0.0
 
 

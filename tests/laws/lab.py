@@ -20,7 +20,7 @@ from safeguard.audit import AuditConfig
 from safeguard.audit.records.expand import named_decision
 from safeguard.controllers import ArmPlatform, SafetyFilter
 from safeguard.controllers.dynamics import Dynamics
-from safeguard.core.config import BrakeConfig, FilterConfig, ShieldConfig
+from safeguard.core.config import BrakeConfig, FilterConfig, PolicyConfig, ShieldConfig
 from safeguard.core.enums import Authority, Enforcement, Reference
 from safeguard.core.protocols import Policy, PolicyPort
 from safeguard.core.robot import RobotModel
@@ -46,7 +46,7 @@ ROWS = 8
 FAST = FilterConfig(brake=BrakeConfig(samples=200))
 """The default filter with fewer samples at start-up, so that a shield is made in milliseconds."""
 
-CONFIG = ShieldConfig(filter=FAST)
+CONFIG = ShieldConfig(filter=FAST, policy=PolicyConfig(ramp_s=0.0))  # laws are tried at full force
 Guest = Callable[[Observation], object]
 
 

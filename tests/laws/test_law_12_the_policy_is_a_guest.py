@@ -216,8 +216,9 @@ def test_law_12_planted_exception(monkeypatch: Patch) -> None:
 
 
 def test_law_12_planted_fingers(monkeypatch: Patch) -> None:
-    """A vocabulary that keeps the guest's own array is seen."""
+    """A vocabulary that keeps the guest's own array, and a port that shows it the shield's own, are seen."""
     monkeypatch.setattr("safeguard.core.types.frozen_array", np.asarray)
+    monkeypatch.setattr("safeguard.policies.port._own", lambda seen: seen)
     with pytest.raises(AssertionError):
         check_law_12_fingers(Vandal(lock=False))
 

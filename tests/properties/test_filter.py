@@ -19,7 +19,8 @@ LIMITS = panda().limits
 FILTER = quick_filter()
 OTHER = quick_filter()
 SEEDS = st.integers(0, 2**32 - 1)
-KINDS = st.sampled_from(list(NominalKind))
+ONE_TICK = [kind for kind in NominalKind if kind is not NominalKind.ROWS]  # rows are for ``RowArm``
+KINDS = st.sampled_from(ONE_TICK)
 SCALE = {
     NominalKind.TORQUE: LIMITS.tau_max,
     NominalKind.ACCELERATION: LIMITS.a_max,
@@ -119,7 +120,7 @@ def test_a_proposal_of_the_wrong_shape_is_answered_by_the_backup(
 
 
 @pytest.mark.parametrize("size", [1e160, 1e300, 1.7e308])
-@pytest.mark.parametrize("kind", list(NominalKind))
+@pytest.mark.parametrize("kind", ONE_TICK)
 def test_proposals_near_the_largest_float_neither_raise_nor_leave_nan(kind: NominalKind, size: float) -> None:
     """Where squares and products overflow, the answer is still sound and its effort is a number."""
     state = RobotState(panda().home, np.zeros(7), 0)

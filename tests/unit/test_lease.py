@@ -11,6 +11,7 @@ import pytest
 
 from safeguard.audit.reader import read_run
 from safeguard.audit.records.registry import DecisionRecord, EpisodeOpen, Human
+from safeguard.core.config import PolicyConfig
 from safeguard.core.enums import Authority, Cause, Mode, Reference
 from safeguard.core.errors import ConfigError, SpecError
 from safeguard.core.types import ActionSpec, Observation, Proposal, TorqueCommand, Vector
@@ -21,6 +22,7 @@ from tests.laws.lab import CONFIG, PERIOD, Lab, near, panda, spec
 
 SECOND = 1_000_000_000
 N = panda().n
+RAMPED = CONFIG.model_copy(update={"policy": PolicyConfig()})
 
 
 class Hand:
@@ -57,10 +59,10 @@ class Hand:
 
 def desk(hand: Any = None, guest: Any = near, audit: Path | None = None, **more: Any) -> tuple[Lab, Any]:
     """A lab whose shield has a second source called teleop."""
-    lab, hand = Lab(guest), hand or Hand()
+    lab, hand = Lab(guest, config=RAMPED), hand or Hand()
     lab.shield.close()
     policy = guest if hasattr(guest, "post") else as_policy(guest, spec=spec(), name="guest")
-    lab.shield = Shield(panda(), policy, period=PERIOD, config=CONFIG, sources={"teleop": hand}, audit=audit, **more)
+    lab.shield = Shield(panda(), policy, period=PERIOD, config=RAMPED, sources={"teleop": hand}, audit=audit, **more)
     lab.shield.begin_episode("lease")
     return lab, hand
 
@@ -302,3 +304,11 @@ def test_relative_numbers_count_from_where_the_joints_were() -> None:
         ends.append(lab.q)
     assert ends[0] == pytest.approx(ends[1], abs=1e-9)
     assert (ends[0] - panda().home).min() > 0.005
+
+
+def test_a_policy_that_cannot_be_on_time_is_refused_at_start() -> None:
+    """Asked once a row of 0.2 s it would always be late for a deadline of 0.2 s; the error says what to set."""
+    slow = as_policy(lambda seen: np.zeros((1, N)), spec=ActionSpec(panda().joints, "rad/s", Reference.VELOCITY, 5.0))
+    with pytest.raises(ConfigError, match=r"deadline_s=0\.5"):
+        Shield(panda(), slow)
+    Shield(panda(), slow, config=CONFIG.model_copy(update={"policy": PolicyConfig(deadline_s=0.5)})).close()

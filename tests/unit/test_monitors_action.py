@@ -23,7 +23,8 @@ COVERED = V_MAX / RATE  # in a row at the speed limit, rad
 
 def motion(chunk: int = 4, reference: Reference = Reference.ABSOLUTE, unit: str = "rad") -> JointMotion:
     """Chunks of two joints at 20 Hz."""
-    return JointMotion.of(ActionSpec(JOINTS, unit, reference, RATE, chunk), JOINTS, V_MAX)
+    gain = 1.0 if reference is Reference.PD_TARGET else None
+    return JointMotion.of(ActionSpec(JOINTS, unit, reference, RATE, chunk, kp=gain, kd=gain), JOINTS, V_MAX)
 
 
 def chunk(rows: Vector | list[list[float]], at: float = 0.0, seq: int = 0) -> Proposal:

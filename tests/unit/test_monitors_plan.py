@@ -35,7 +35,8 @@ MOTIONS = {
 
 def spec(reference: Reference = Reference.ABSOLUTE, unit: str = "", rows: int = ROWS) -> ActionSpec:
     """Chunks for the joints a and b at 20 rows a second."""
-    return ActionSpec(("a", "b"), unit or MOTIONS[reference], reference, 20.0, rows)
+    gain = 1.0 if reference is Reference.PD_TARGET else None
+    return ActionSpec(("a", "b"), unit or MOTIONS[reference], reference, 20.0, rows, kp=gain, kd=gain)
 
 
 def checked(reference: Reference = Reference.ABSOLUTE, rows: int = ROWS, **bounds: float) -> PlanSanity:
