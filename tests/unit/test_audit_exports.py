@@ -248,7 +248,8 @@ def grows(run: Path, to: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return size
 
     peak(10)  # what a library builds once
-    return peak(4800) > 1.25 * peak(1200) + 100_000
+    # Other threads of the process may allocate meanwhile, once; what grows does so every time.
+    return all(peak(4800) > 1.25 * peak(1200) + 100_000 for _ in range(3))
 
 
 @pytest.mark.parametrize("to", EXPORTS)
