@@ -1,11 +1,11 @@
 """An agent that learns on a robot that it cannot break: PPO through ``ShieldedEnv``, judged by MuJoCo.
 
 The Panda reaches for points in the air (``safeguard.scenarios.panda_reach``); an action is seven joint velocities, 20
-times a second, and the shield decides every 2 ms. The agent explores as it likes. A referee that shares no model with the
-shield counts control periods beyond a limit of position, speed or torque, and those in which links overlap.
+times a second, and the shield decides every 2 ms. The agent explores as it likes. A referee that shares no model with
+the shield counts control periods beyond a limit of position, speed or torque, and those in which links overlap.
 
     python benchmarks/ppo_through_shield.py                       # two seeds, with and without the shield
-    python benchmarks/ppo_through_shield.py --steps 400 --seeds 1 # a quick look
+    python benchmarks/ppo_through_shield.py --steps 400 --seeds 0 # a quick look
 
 Claims, each with its exit code (3 if one fails):
   * learns: mean return of the learned agent less that of a random one, lower end of the 95 % confidence interval > 0
@@ -62,7 +62,7 @@ class Trained:
 
     @property
     def gain(self) -> tuple[float, float, float]:
-        """Mean return above the random agent's, and the ends of its 95 % confidence interval (bootstrap over episodes)."""
+        """Mean return above the random agent's, and the ends of its 95 % interval (bootstrap over episodes)."""
         return gain(np.array(self.returns), np.array(self.random_returns), self.seed)
 
 
@@ -187,14 +187,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Train, print, write the figures; 3 if a claim fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20_000, help="actions of each training")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--episodes", type=int, default=50, help="evaluation episodes of each agent")
     parser.add_argument("--only", choices=("shielded", "without"), help="one half of the comparison")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     given = parser.parse_args(arguments)
     halves = {"shielded": [True], "without": [False], None: [True, False]}[given.only]
     runs: list[Trained] = []
-    for seed in range(given.seeds):
+    for seed in given.seeds:
         for shielded in halves:
             runs.append(train(seed, shielded=shielded, steps=given.steps, evaluated=given.episodes))
             print(line(runs[-1]), flush=True)

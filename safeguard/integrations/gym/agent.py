@@ -130,7 +130,7 @@ class Account:
         self._corrected += status is FilterStatus.CORRECTED
         if status in (FilterStatus.ADMISSIBLE, FilterStatus.BYPASSED):
             mine = self.raw
-        elif q.shape == self.anchor.shape == v.shape:
+        elif q.shape == v.shape == self.anchor.shape == (len(self.executed.binding.spec.joints),):
             mine = self._own_numbers(self.executed.row(decision, q, v))
         else:
             mine = np.full_like(self.raw, np.nan)
@@ -163,7 +163,7 @@ class Account:
         return {
             "raw": self.raw.copy(),
             "shielded": shielded,
-            "command": _sent(self._command, len(self.anchor)),
+            "command": _sent(self._command, len(self.executed.binding.spec.joints)),
             "intervention": self.intervention,
             "intervened": self.intervened,
             "refusal": self.refusal,

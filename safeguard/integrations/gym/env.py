@@ -177,7 +177,12 @@ class ShieldedEnv(Wrapper[Any, Any, Any, Any]):
             )
         if self.shield.enforcement is Enforcement.OFF:
             return ""
-        return platform.plausible(state) or platform.reset(state)
+        if why := platform.plausible(state) or platform.reset(state):
+            return why
+        margins = platform.backup(state).margins
+        if margins.clearance < 0.0:
+            return f"{margins.nearest} overlap by {-margins.clearance:.3f} m"
+        return ""
 
     def _start(self, seed: int | None) -> int:
         """Begin the shield's episode; its start passes while the environment stands still. How many ticks that took.
