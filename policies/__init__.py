@@ -9,7 +9,19 @@ from safeguard.core.protocols import Policy
 from safeguard.policies.adapt import as_policy
 from safeguard.policies.adapt_onnx import onnx_spec
 from safeguard.policies.binding import Binding
+from safeguard.policies.openpi import openpi_policy
 from safeguard.policies.port import InlinePort, port_for
 from safeguard.policies.push_policy import PushPolicy
+from safeguard.policies.waiting import WaitingPort
 
-__all__ = ["Binding", "InlinePort", "Policy", "PushPolicy", "as_policy", "onnx_spec", "port_for"]
+__all__ = [
+    "Binding",
+    "InlinePort",
+    "Policy",
+    "PushPolicy",
+    "WaitingPort",
+    "as_policy",
+    "onnx_spec",
+    "openpi_policy",
+    "port_for",
+]
