@@ -17,6 +17,7 @@ import pytest
 from safeguard.core.enums import Authority, Cause, Mode
 from safeguard.core.types import ActionSpec, Decision, TorqueCommand, Vector
 from safeguard.policies.waiting import WaitingPort
+from tests.conformance.remote_groot import GrootServer
 from tests.conformance.remote_openpi import EXPLODED, OpenPiServer
 from tests.laws.lab import ROWS, Lab, panda, spec
 
@@ -60,7 +61,10 @@ class Transport:
     serve: Callable[[Callable[[Vector], Vector]], Remote]
 
 
-TRANSPORTS = (Transport("openpi", OpenPiServer.faults, OpenPiServer),)
+TRANSPORTS = (
+    Transport("openpi", OpenPiServer.faults, OpenPiServer),
+    Transport("groot", GrootServer.faults, GrootServer),
+)
 
 
 def rows(q: Vector) -> Vector:
