@@ -9,6 +9,7 @@ from safeguard.core.protocols import Policy
 from safeguard.policies.adapt import as_policy
 from safeguard.policies.adapt_onnx import onnx_spec
 from safeguard.policies.binding import Binding
+from safeguard.policies.groot import groot_policy
 from safeguard.policies.openpi import openpi_policy
 from safeguard.policies.port import InlinePort, port_for
 from safeguard.policies.push_policy import PushPolicy
@@ -21,6 +22,7 @@ __all__ = [
     "PushPolicy",
     "WaitingPort",
     "as_policy",
+    "groot_policy",
     "onnx_spec",
     "openpi_policy",
     "port_for",
