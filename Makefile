@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test golden soak rtamt openpi simulators check format reference lock clean
+.PHONY: help setup demo test golden soak rtamt lerobot openpi simulators check format reference lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,6 +29,9 @@ soak: setup  ## the filter against adversaries in MuJoCo: 104,000 ticks, four ro
 
 rtamt: setup  ## temporal logic beside rtamt, which is installed in a folder of its own
 	@scripts/rtamt
+
+lerobot: setup  ## the LeRobot wrappers beside LeRobot, which is installed in an environment of its own
+	@scripts/lerobot
 
 openpi: setup  ## our openpi client and proxy with openpi's own, which are installed in a folder of their own
 	@scripts/openpi

@@ -23,7 +23,8 @@ from safeguard.core.types import Vector
 pytest.importorskip("lerobot", reason="runs in `make lerobot`")
 
 # torchvision's wheel is built for another torch: its compiled part does not load, and these two must exist.
-_OPS = torch.library.Library("torchvision", "DEF")
+_LIBRARY: Any = torch.library.Library
+_OPS = _LIBRARY("torchvision", "DEF")
 _OPS.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 _OPS.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
@@ -92,6 +93,10 @@ class Camera:
         return np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
 
 
+def _nothing(*given: object) -> None:
+    """Registers of servos that are not there."""
+
+
 def follower(folder: Path, *, degrees: bool = True) -> tuple[Any, Servos]:
     """LeRobot's own SO-101 class, with its own conversions, and the servos behind it.
 
@@ -116,13 +121,13 @@ def follower(folder: Path, *, degrees: bool = True) -> tuple[Any, Servos]:
         sync_read=servos.read,
         sync_write=servos.write,
         torque_disabled=nullcontext,
-        configure_motors=lambda: None,
-        write=lambda *given: None,
+        configure_motors=_nothing,
+        write=_nothing,
     )
     kind = type("Bus", (SimpleNamespace,), {"is_connected": property(lambda self: on.now)})
     arm.bus = kind(**vars(arm.bus))
     arm.bus.connect = lambda: setattr(on, "now", True)
-    arm.bus.disconnect = lambda torque: setattr(on, "now", False)
+    arm.bus.disconnect = lambda _: setattr(on, "now", False)  # pyright: ignore[reportUnknownLambdaType]
     arm.cameras = {"front": Camera()}
     arm.config.cameras = {"front": SimpleNamespace(height=64, width=64)}
     return arm, servos
@@ -174,11 +179,12 @@ def policy(kind: str, *, spread: float = 60.0) -> tuple[Any, Any, Any]:
 
 
 class Dataset:
-    """What the recording loop asks of a dataset."""
+    """What the recording loop asks of a dataset; after so many frames it presses the key that ends the episode."""
 
     fps = 30
 
-    def __init__(self, robot: Any) -> None:
+    def __init__(self, robot: Any, length: int, events: dict[str, bool]) -> None:
+        self._length, self._events = length, events
         made = real("datasets.utils").hw_to_dataset_features
         self.features = {
             **made(robot.action_features, "action"),
@@ -189,3 +195,4 @@ class Dataset:
     def add_frame(self, frame: Any) -> None:
         """Kept."""
         self.frames.append(frame)
+        self._events["exit_early"] = len(self.frames) == self._length

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from safeguard.core.enums import Authority, Cause
 from safeguard.core.errors import SpecError
 from safeguard.integrations.lerobot import ShieldedRobot, ShieldStep, arm_spec, register
 from safeguard.policies import as_policy
+from tests.conftest import ROOT
 from tests.lerobot.real import KEYS, MODEL, MOTORS, TICK, Dataset, follower, policy, real
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of LeRobot and its dependencies
@@ -29,21 +32,23 @@ def shielded(folder: Path, *, degrees: bool = True, **options: Any) -> tuple[Shi
     arm, servos = follower(folder, degrees=degrees)
     if not degrees:
         options |= {"unit": "range", "calibration": folder / "mine.json"}
-    robot = ShieldedRobot(arm, MODEL, **options)
+    # One frame between two actions, however long this machine takes for it.
+    robot = ShieldedRobot(arm, MODEL, clock=lambda: 10**9 + len(servos.told) * 33_333_333, **options)
     robot.connect()
     robot.begin_episode("real classes", operator="tester")
     return robot, servos
 
 
-def looped(robot: Any, kind: str, seconds: float = 1.0, spread: float = 60.0) -> Dataset:
-    """LeRobot's own recording loop with a policy of its own."""
+def looped(robot: Any, kind: str, frames: int, spread: float = 60.0) -> Dataset:
+    """LeRobot's own recording loop with a policy of its own; it ends by the event of a pressed key."""
     made, before, after = policy(kind, spread=spread)
     warm(made, before)
-    processors, dataset = real("processor"), Dataset(robot)
+    events = {"exit_early": False}
+    processors, dataset = real("processor"), Dataset(robot, frames, events)
     teleop, action, observation = processors.make_default_processors()
     real("scripts.lerobot_record").record_loop(
         robot=robot,
-        events={"exit_early": False},
+        events=events,
         fps=30,
         teleop_action_processor=teleop,
         robot_action_processor=action,
@@ -52,7 +57,7 @@ def looped(robot: Any, kind: str, seconds: float = 1.0, spread: float = 60.0) ->
         policy=made,
         preprocessor=before,
         postprocessor=after,
-        control_time_s=seconds,
+        control_time_s=300,
         single_task="wave",
     )
     return dataset
@@ -85,18 +90,19 @@ def within(angles: Any) -> bool:
 def test_lerobots_own_loop_runs_on_the_shielded_robot(tmp_path: Path, kind: str) -> None:
     """``record_loop`` with a real policy: unchanged, and what the servos are told keeps positions and speeds."""
     robot, servos = shielded(tmp_path)
-    dataset = looped(robot, kind)
-    assert len(dataset.frames) > 5
-    assert len(servos.told) == len(dataset.frames)
+    dataset = looped(robot, kind, 40)
+    assert len(servos.told) == len(dataset.frames) == 40
     assert within(servos.angles())
+    assert np.ptp(servos.angles(), axis=0).min() > 0.05
     assert robot.last is not None
+    assert robot.last.decision.authority is Authority.POLICY
 
 
 def test_without_the_shield_the_same_loop_leaves_the_limits(tmp_path: Path) -> None:
     """The negative control: a random policy throws the arm about."""
     arm, servos = follower(tmp_path)
     arm.connect()
-    looped(arm, "diffusion", spread=120.0)
+    looped(arm, "diffusion", 8, spread=120.0)
     assert not within(servos.angles())
 
 
@@ -105,7 +111,7 @@ def test_units_are_those_of_lerobots_own_conversion(tmp_path: Path, degrees: boo
     """The arm's numbers in degrees or −100..100 mean the angles that its servos turn."""
     arm, servos = follower(tmp_path, degrees=degrees)
     arm.connect()
-    given = {} if degrees else {"unit": "range", "calibration": tmp_path / "mine.json"}
+    given: dict[str, Any] = {} if degrees else {"unit": "range", "calibration": tmp_path / "mine.json"}
     spec = arm_spec(MODEL, MOTORS, **given)
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -245,3 +251,21 @@ def test_registering_again_changes_nothing() -> None:
     """A module may be imported by several others."""
     register()
     assert real("processor").ProcessorStepRegistry.get("safeguard_shield") is ShieldStep
+
+
+# -- the command line -----------------------------------------------------------------------------------
+
+
+def test_the_plugin_of_the_page_is_a_robot_of_the_command_line(tmp_path: Path) -> None:
+    """What docs/howto/lerobot.md shows is found by its type, and built by LeRobot's factory from its configuration."""
+    page = (ROOT / "docs" / "howto" / "lerobot.md").read_text("utf-8")
+    code = page.partition("```python no-run\n")[2].partition("```")[0]
+    module = ModuleType("lerobot_robot_safe")
+    sys.modules[module.__name__] = sys.modules[f"{module.__name__}.config_safe"] = module
+    vars(module)["__name__"] = f"{module.__name__}.config_safe"
+    exec(compile(code, "lerobot.md", "exec"), vars(module))
+    kind = real("robots").RobotConfig.get_choice_class("safe_so101")
+    config = kind(port="none", id="mine", calibration_dir=tmp_path, operator="tester")
+    robot = real("robots.utils").make_robot_from_config(config)
+    assert isinstance(robot, ShieldedRobot)
+    assert (robot.id, robot.operator) == ("mine", "tester")

@@ -25,6 +25,8 @@ from safeguard.integrations.lerobot.numbers import SUFFIX, action_row, number, p
 
 _REFUSED: Final = frozenset({Cause.PROPOSAL_INVALID, Cause.PROPOSAL_REPEATED, Cause.PROPOSAL_ORDER})
 _LEEWAY: Final = 0.05  # share of its range by which a gripper's number may miss the ends, which it then is
+_TRACKING_ERROR: Final = 0.1  # rad; sag and lag of hobby servos with the gains that LeRobot sets
+_ROW_SHARE: Final = 0.6  # of it that a row may take up
 _NEVER: Final = 1e6  # rad; no joint moves so far
 _DEFAULT_RANGE: Final = (0.0, 100.0)
 
@@ -67,7 +69,9 @@ class ActionGuard:
         ranges: of the columns that are no joints, by column: what may be passed on; 0..100 for every other.
         max_age_s: oldest observation that an action may have been computed from; the shield's
             ``intake.proposal_max_age_s`` if None.
-        strategy, config, audit, clock: of the shield.
+        strategy, audit, clock: of the shield.
+        config: of the shield. What it leaves at its default suits a loop that sends one target a frame: a tracking
+            error of 0.1 rad, speeds that need 60 % of it in a frame, and targets that may stay the same.
 
     Raises:
         SpecError: the spec does not fit the arm, is no single row of absolute positions, or a key or range is odd.
@@ -89,7 +93,7 @@ class ActionGuard:
     ) -> None:
         self.keys = tuple(f"{name}{SUFFIX}" for name in spec.joints) if keys is None else tuple(keys)
         _check(spec, self.keys, ranges or {})
-        config = _for_rows(config)
+        config = _for_rows(config, float(model.limits.v_max.max()), spec.rate_hz)
         age = config.intake.proposal_max_age_s if max_age_s is None else max_age_s
         if not 0.0 < age < math.inf:
             raise ConfigError(f"max_age_s must be positive and finite, got {age}")
@@ -198,12 +202,24 @@ def _kept(action: object) -> object:
     return action if copied is None else copied
 
 
-def _for_rows(config: ShieldConfig | None) -> ShieldConfig:
-    """A target that stays the same while the arm is on its way is no frozen policy, unless ``config`` says so."""
+def _for_rows(config: ShieldConfig | None, v_max: float, rate_hz: float) -> ShieldConfig:
+    """``config`` for a loop that sends one target a frame; what was set explicitly stays.
+
+    Motion is verified as linear between targets, but a servo takes each target at once: it may be a whole row ahead.
+    So the tracking error is declared wide enough for slow servos, and rows are kept within a part of it by a speed
+    limit. A target that stays the same while the arm is on its way is no frozen policy.
+    """
     given = config or ShieldConfig()
-    if "repeat_tolerance" in given.intake.model_fields_set:
-        return given
-    return given.model_copy(update={"intake": given.intake.model_copy(update={"repeat_tolerance": _NEVER})})
+    drive, intake, margins = given.drive, given.intake, given.filter.margins
+    if "tracking_error_rad" not in drive.model_fields_set:
+        drive = drive.model_copy(update={"tracking_error_rad": _TRACKING_ERROR})
+    if "velocity_share" not in margins.model_fields_set:
+        allowed = _ROW_SHARE * drive.tracking_error_rad * rate_hz / v_max
+        margins = margins.model_copy(update={"velocity_share": max(margins.velocity_share, 1.0 - allowed)})
+    if "repeat_tolerance" not in intake.model_fields_set:
+        intake = intake.model_copy(update={"repeat_tolerance": _NEVER})
+    limits = given.filter.model_copy(update={"margins": margins})
+    return given.model_copy(update={"drive": drive, "filter": limits, "intake": intake})
 
 
 def _follows(decision: Decision) -> bool:

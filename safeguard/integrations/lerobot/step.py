@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from safeguard.audit import AuditConfig
 from safeguard.audit.journal.journal import Journal
@@ -78,7 +78,7 @@ class ShieldStep:
             "ranges": None if ranges is None else {name: list(pair) for name, pair in ranges.items()},
             "max_age_s": max_age_s,
             "strategy": strategy,
-            "config": shield.model_dump(mode="json"),
+            "config": shield.model_dump(mode="json", exclude_unset=True),
         }
         self._transition: Mapping[str, Any] | None = None
         self.last: Sent | None = None
@@ -164,10 +164,8 @@ def _model(robot: RobotModel | str | Mapping[str, Any]) -> RobotModel:
 
 
 def _spec(fields: Mapping[str, Any]) -> ActionSpec:
-    given = {
-        name: tuple(cast("list[Any]", value)) if isinstance(value, list) else value for name, value in fields.items()
-    }
-    return ActionSpec(**{**given, "reference": Reference(given.get("reference"))})
+    given: dict[str, Any] = {**fields, "reference": Reference(fields.get("reference"))}
+    return ActionSpec(**given)
 
 
 def _built(what: str, build: Callable[[Any], _T], fields: object) -> _T:
@@ -176,6 +174,6 @@ def _built(what: str, build: Callable[[Any], _T], fields: object) -> _T:
         return build({} if fields is None else fields)
     except SafeguardError:
         raise
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError) as error:  # pydantic's are ValueErrors
         kind = SpecError if what == "spec" else ConfigError
         raise kind(f"{NAME}: {what} {fields!r} is wrong: {error}") from error
