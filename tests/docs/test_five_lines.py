@@ -1,7 +1,8 @@
-"""Pages called "Wrap … in five lines" keep their word.
+"""A wrap takes five lines, on the page of every stack.
 
-What is counted: the lines of the block that is marked ``python wrap``, from the spec to the running shield, without
-imports, blank lines and comments. A statement over three lines counts three times.
+What is counted: the lines of each block that is marked ``python wrap``, and of the statement that makes the ``spec``
+which it uses, without imports, blank lines and comments. A statement over three lines counts three times. The policy
+itself, and the user's own function from observation to its input, are not counted.
 """
 
 from __future__ import annotations
@@ -16,15 +17,37 @@ from tests.conftest import ROOT
 from tests.docs.test_docs import FENCE, name, runnable
 
 MOST = 5
-TITLE = re.compile(r"\A# Wrap .* in five lines$", re.MULTILINE)
-PAGES = [page for page in sorted((ROOT / "docs" / "howto").glob("*.md")) if TITLE.search(page.read_text("utf-8"))]
-STACKS = {"callable", "torch", "onnx", "simulators"}
-"""Pages that have to be among them."""
+STACKS = ("callable", "torch", "onnx", "simulators", "openpi", "gr00t", "lerobot", "gymnasium", "stable-baselines3")
+FOLDER = ROOT / "docs" / "howto"
+PAGES = [
+    page
+    for page in sorted(FOLDER.glob("*.md"))
+    if page.stem in STACKS or "in five lines" in page.read_text("utf-8").split("\n")[0]
+]
 
 
 def wraps(text: str) -> list[str]:
-    """The marked blocks of a page."""
-    return [block["code"] for block in FENCE.finditer(text) if "wrap" in block["flags"].split()]
+    """The marked blocks of a page, each with the statement before it that makes its spec, if it has not made one."""
+    found: list[str] = []
+    spec = ""
+    for block in FENCE.finditer(text):
+        if block["flags"].strip() == "no-run":
+            continue
+        made = specs(block["code"])
+        if "wrap" in block["flags"].split():
+            own = made or not re.search(r"\bspec\b", block["code"])
+            found.append(block["code"] if own else spec + block["code"])
+        spec = made[-1] if made else spec
+    return found
+
+
+def specs(code: str) -> list[str]:
+    """The statements of ``code`` that assign to ``spec``."""
+    return [
+        "\n".join(code.splitlines()[node.lineno - 1 : node.end_lineno]) + "\n"
+        for node in ast.parse(code).body
+        if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == "spec" for to in node.targets)
+    ]
 
 
 def lines(code: str) -> int:
@@ -41,29 +64,27 @@ def lines(code: str) -> int:
     )
 
 
-def test_there_is_a_page_for_every_stack() -> None:
+def test_the_pages_are_there() -> None:
     """None was renamed out of sight of these tests."""
-    assert {page.stem for page in PAGES} >= STACKS
+    assert {page.stem for page in PAGES} >= {"callable", "torch", "onnx", "simulators"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_the_wrap_takes_five_lines_and_is_run(page: Path) -> None:
     """One marked block at least, none over five lines, each part of the program that the tests of the docs run."""
-    blocks = wraps(page.read_text("utf-8"))
+    text = page.read_text("utf-8")
+    blocks, marked = wraps(text), re.findall(r"^```python [^\n]*wrap[^\n]*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
     assert blocks
-    assert [lines(block) for block in blocks if lines(block) > MOST] == []
-    assert all(block in runnable(page) for block in blocks)
+    assert [block for block in blocks if lines(block) > MOST] == []
+    assert len(marked) == len(blocks)
+    assert all(block in runnable(page) for block in marked)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_the_page_says_what_is_guaranteed_and_what_is_not(page: Path) -> None:
+def test_the_page_says_what_is_guaranteed(page: Path) -> None:
     """At its command interface, under a heading of that name."""
-    text = page.read_text("utf-8")
-    heading = re.search(r"^## What is guaranteed", text, re.MULTILINE)
-
-    assert heading
-    assert "not guaranteed" in text[heading.start() :].lower()
+    assert re.search(r"^## What is guaranteed( at the command interface)?$", page.read_text("utf-8"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -79,6 +100,15 @@ def test_what_counts_as_a_line() -> None:
 
     assert lines(imports) == 0
     assert lines(imports + code) == 5
+
+
+def test_a_spec_made_elsewhere_counts() -> None:
+    """A wrap cannot be made shorter by making its spec in another block; the latest before it is the one."""
+    page = "```python\nspec = old\nspec = a(\n    b\n)\n```\n\n```python wrap\nx = f(spec)\n```\n"
+
+    assert wraps(page) == ["spec = a(\n    b\n)\nx = f(spec)\n"]
+    assert wraps(page.replace("f(spec)", "f()")) == ["x = f()\n"]
+    assert wraps(page.replace("x = f(spec)", "spec = g()\ny = spec")) == ["spec = g()\ny = spec\n"]
 
 
 def test_a_block_that_is_not_run_is_no_wrap(tmp_path: Path) -> None:
