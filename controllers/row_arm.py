@@ -140,15 +140,21 @@ class RowArm:
         return RowControl(spec, self.joints, self.recipe)
 
     def plausible(self, state: RobotState) -> str | None:
-        """Why ``state`` cannot be a measurement of this arm, or None."""
+        """Why ``state`` cannot be a measurement of this arm, or None.
+
+        The shield asks once a tick, and only of what has passed intake: it is what a terminal stop may have to tell.
+        """
+        why = self.oddity(state)
+        if why is None:
+            self._measured = state
+        return why
+
+    def oddity(self, state: RobotState) -> str | None:
+        """As ``plausible``, for anybody at any time."""
         return self._arm.plausible(state)
 
     def standstill(self, state: RobotState) -> bool:
-        """The joints are measured to stand, and the drives are told to, and are where they are told to be.
-
-        Asked once a tick, of a state that can be trusted: it is what a terminal stop may have to tell.
-        """
-        self._measured = state
+        """The joints are measured to stand, and the drives are told to, and are where they are told to be."""
         at, why = self._where(state)
         return not why and not at.v.any() and self._arm.standstill(state)
 

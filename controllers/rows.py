@@ -94,7 +94,9 @@ class RowPath:
         fits = all(array.shape == shape for array in points) and all(array.shape == shape[1:] for array in ends)
         if not fits or not isinstance(t0, int) or not isinstance(stop_at, int):
             raise ConfigError(f"rows that were told need points of shape {shape}, got {[a.shape for a in points]}")
-        return cls(sealed(points[0]), sealed(points[1]), t0, last, StopPlan(ends[0], ends[1], a_brake, 0), stop_at, row_ns)
+        return cls(
+            sealed(points[0]), sealed(points[1]), t0, last, StopPlan(ends[0], ends[1], a_brake, 0), stop_at, row_ns
+        )
 
 
 class RowCheck:

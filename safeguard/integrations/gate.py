@@ -184,7 +184,7 @@ class ChunkGate:
             if values.shape == (len(self._columns),) and np.isfinite(values).all():
                 self._others.begin(values)
         state = self._speed.state(measured, now)
-        if self._arm.plausible(state) is None:
+        if self._arm.oddity(state) is None:
             self._anchor = state.q
         played = self._others.played(self._arm.told, now)
         self._seq += 1

@@ -243,9 +243,11 @@ def test_a_measured_gripper_stays_where_it_is_before_anything_is_told() -> None:
     assert (host.offer(host.hold(), others=[np.nan]).actions[:, 7] == 0.025).all()
 
 
-@pytest.mark.parametrize(("every", "plays"), [(0.1, 3), (0.5, 13), (0.52, 13), (1.0 / 25.0, 1), (0.3, 8), (0.02, 1)])
+@pytest.mark.parametrize(
+    ("every", "plays"), [(0.1, 3), (0.28, 7), (0.5, 13), (0.52, 13), (1.0 / 25.0, 1), (0.3, 8), (0.02, 1)]
+)
 def test_rows_played_between_offers_are_rounded_up(every: float, plays: int) -> None:
-    """At 25 Hz: a row that is begun is played, and 12.5 rows are 13; a whole number stays one."""
+    """At 25 Hz: a row that is begun is played, and 12.5 rows are 13; a whole number stays one, rounding or not."""
     made = ChunkGate(load("panda"), spec(25.0, 20), every_s=every, config=QUICK)
     assert made.plays == plays
 

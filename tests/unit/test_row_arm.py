@@ -262,19 +262,22 @@ def test_a_stop_without_a_state_knows_its_time_from_the_command() -> None:
 def test_a_terminal_stop_leaves_rows_that_brake() -> None:
     """The drives should be off; a host that plays on all the same comes to rest on the way that it was told."""
     made = moving()
-    made.standstill(at(gentle()[3], 4 * ROW))
+    assert made.plausible(at(gentle()[3], 4 * ROW)) is None
     made.command(made.stopped("test"), 4 * ROW, 0, 0)
     assert made.told is not None
     assert np.abs(made.told.q[1] - gentle()[4]).max() < 0.02
     assert np.array_equal(made.told.q[-1], made.told.q[-2])
 
 
-def test_what_was_told_in_vain_is_taken_back() -> None:
-    """Asked for a stop at the state for which rows have just been told, it stops from before them."""
+@pytest.mark.parametrize("verified", [True, False])
+def test_what_was_told_in_vain_is_taken_back(verified: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for a stop at the state for which rows have just been told, it goes on from what was told before them."""
     made = moving()
     now = PLAYS * ROW
     here = gentle()[PLAYS - 1]
     made.command(made.filter(at(here, now), rows(gentle(here, 0.2))), now, now, 0)
+    if not verified:
+        monkeypatch.setattr(made._check, "stop_refusal", saying("no"))
     position = made.backup(at(here, now)).position
     assert position is not None
     reach = np.abs(position - here).max()
