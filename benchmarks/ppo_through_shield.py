@@ -173,14 +173,17 @@ def line(run: Trained) -> str:
 
 
 def verdicts(runs: list[Trained]) -> dict[str, bool]:
-    """Every claim, and whether it holds."""
+    """Every claim that the runs can bear out or refute, and whether it holds."""
     with_shield = [run for run in runs if run.shielded]
     without = [run for run in runs if not run.shielded]
-    return {
-        "learns (lower end of the 95 % interval above 0, every seed)": all(run.gain[1] > 0.0 for run in with_shield),
-        "0 violations through the shield": not any(sum(run.violations.values()) for run in with_shield),
-        "violations without it": all(sum(run.violations.values()) > 0 for run in without),
-    }
+    claims: dict[str, bool] = {}
+    if with_shield:
+        learns = "learns (lower end of the 95 % interval above 0, every seed)"
+        claims[learns] = all(run.gain[1] > 0.0 for run in with_shield)
+        claims["0 violations through the shield"] = not any(sum(run.violations.values()) for run in with_shield)
+    if without:
+        claims["violations without it"] = all(sum(run.violations.values()) > 0 for run in without)
+    return claims
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safeguard.audit import verify_run
 from safeguard.core.config import IntakeConfig, ShieldConfig
 from safeguard.core.enums import Cause, Enforcement, FilterStatus, Mode, Reference
 from safeguard.core.errors import ConfigError, SpecError
-from safeguard.core.types import ActionSpec, Decision, TerminalStop, Vector
+from safeguard.core.types import ActionSpec, Decision, Observation, Vector
 from safeguard.integrations.gym import ShieldedEnv
 from safeguard.integrations.gym.agent import Executed
 from safeguard.integrations.gym.env import suited
@@ -53,7 +54,12 @@ def test_what_is_admissible_is_executed_bit_for_bit(reach: ShieldedEnv) -> None:
     said = act(reach, STILL, 12)
 
     assert said["shielded"].tobytes() == said["raw"].tobytes() == STILL.tobytes()
-    assert (said["intervention"], said["intervened"], said["corrected_ticks"], said["mode"]) == (0.0, False, 0, "NOMINAL")
+    assert (said["intervention"], said["intervened"], said["corrected_ticks"], said["mode"]) == (
+        0.0,
+        False,
+        0,
+        "NOMINAL",
+    )
 
 
 def test_the_first_action_of_an_episode_is_executed(reach: ShieldedEnv) -> None:
@@ -147,8 +153,8 @@ def test_executed_is_the_inverse_of_what_controls(reach: ShieldedEnv, reference:
     """From what an admissible tick did, the action that led to it is found again, for every reference."""
     robot = inner(reach).robot
     units = {"velocity": "rad/s", "torque": "N.m"}
-    gains = {"kp": 400.0, "kd": 40.0} if reference == "pd_target" else {}
-    spec = ActionSpec(robot.joints[::-1], units.get(reference, "rad"), Reference(reference), 20.0, **gains)
+    kp, kd = (400.0, 40.0) if reference == "pd_target" else (None, None)
+    spec = ActionSpec(robot.joints[::-1], units.get(reference, "rad"), Reference(reference), 20.0, kp=kp, kd=kd)
     seen: list[tuple[Decision, Vector, Vector]] = []
     env = shielded(spec=spec.changed(low=-50.0, high=50.0))
     decide = env.shield.step
@@ -177,9 +183,12 @@ def test_executed_is_the_inverse_of_what_controls(reach: ShieldedEnv, reference:
 
 def test_the_penalty_is_taken_off_the_reward() -> None:
     """Two equal environments, one with a penalty: the rewards differ by what it says of the intervention."""
-    plain, charged = shielded(), shielded(penalty=lambda share: 3.0 * share)
-    rewards = []
-    for env in (plain, charged):
+
+    def triple(share: float) -> float:
+        return 3.0 * share
+
+    rewards: list[tuple[float, float]] = []
+    for env in (shielded(), shielded(penalty=triple)):
         env.reset(seed=6)
         _, reward, _, _, info = env.step(FULL)
         rewards.append((reward, info["safeguard"]["intervention"]))
@@ -221,7 +230,7 @@ def test_a_state_that_cannot_be_read_is_a_stop() -> None:
             raise OSError("no camera")
         return env.q, env.v
 
-    env = slab([READY], state=lambda env: state(env))
+    env = slab([READY], state=state)
     env.reset()
     act(env, STILL, 3)
     broken["now"] = True
@@ -260,23 +269,34 @@ def test_nobody_acknowledges_where_nobody_is_named() -> None:
     assert act(env, STILL, 2)["backup_ticks"] == 0
 
 
-def test_a_locked_out_shield_says_so() -> None:
+def test_a_locked_out_shield_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """After too many emergency stops no episode begins."""
     env = slab([READY])
     for _ in range(3):
         env.reset()
-        env.unwrapped.q[:] = OUTSIDE - 0.2  # type: ignore[attr-defined]
-        decisions = [env.shield.step(_pressed(env), now=env._now + 2_000_000 * k) for k in range(1, 3)]
-        env._now += 4_000_000
-        assert isinstance(decisions[-1].command, TerminalStop)
+        press(env, monkeypatch)
+        act(env, STILL)
+        monkeypatch.undo()
+        assert slab_of(env).got[-1].tolist() == [99.0] * 7  # the answer to a terminal stop
     with pytest.raises(ConfigError, match="locked out"):
         env.reset()
 
 
-def _pressed(env: ShieldedEnv) -> Any:
-    from safeguard.core.types import Observation, RobotState
+def press(env: ShieldedEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the emergency stop is pressed."""
+    decide = env.shield.step
 
-    return Observation(RobotState(READY, STILL, env._now), estop=True)
+    def pressed(observation: Observation, now: int | None = None) -> Decision:
+        return decide(replace(observation, estop=True), now)
+
+    monkeypatch.setattr(env.shield, "step", pressed)
+
+
+def slab_of(env: ShieldedEnv) -> Slab:
+    """The environment inside."""
+    found = env.unwrapped
+    assert isinstance(found, Slab)
+    return found
 
 
 def test_a_step_before_a_reset_is_a_mistake(reach: ShieldedEnv) -> None:
@@ -377,7 +397,21 @@ def test_an_unbounded_range_is_refused() -> None:
         ShieldedEnv(own.env, _panda(own), spec, state=_state, command=_zeros, period=0.002, config=CONFIG)
 
 
-@pytest.mark.parametrize("returns", [lambda env: (env.q[:6], env.v), lambda env: None, lambda env: env.nothing])
+def short_by_one(env: Slab) -> Any:
+    """A state of six joints."""
+    return env.q[:6], env.v
+
+
+def nothing(env: Slab) -> Any:
+    """No state."""
+
+
+def failing(env: Slab) -> Any:
+    """An attribute that is not there."""
+    return getattr(env, "nothing")  # noqa: B009
+
+
+@pytest.mark.parametrize("returns", [short_by_one, nothing, failing])
 def test_a_state_that_is_none_is_refused_at_the_first_reset(returns: Any) -> None:
     """Wrong lengths and functions that fail are wiring."""
     with pytest.raises(ConfigError, match="state="):
@@ -410,7 +444,7 @@ def _zeros(command: Any) -> Vector:
 
 def test_random_actions_break_nothing_through_the_shield() -> None:
     """Ten episodes of random actions: MuJoCo sees no limit passed and no links touch; without the shield it does."""
-    judged = {}
+    judged: dict[Enforcement, dict[str, int]] = {}
     for env in (shielded(), unshielded()):
         env.action_space.seed(0)
         for episode in range(10):

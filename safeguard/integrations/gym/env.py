@@ -325,7 +325,8 @@ def _range(spec: ActionSpec, env: AnyEnv) -> tuple[Vector, Vector, spaces.Space[
         low, high = (np.array(spec.column(name)) for name in ("low", "high"))
         return low, high, spaces.Box(low.astype(np.float32), high.astype(np.float32), shape, np.float32)
     own: Any = env.action_space
-    if not isinstance(own, spaces.Box) or own.shape != shape or not own.is_bounded():
+    bounded = own.is_bounded() if hasattr(own, "is_bounded") else False  # only boxes of numbers have it
+    if not bounded or own.shape != shape:
         raise ConfigError(
             f"the range of the agent's numbers is not known: give the spec low= and high= (the environment's own "
             f"action space, {own}, is no finite range for the columns {spec.joints})"

@@ -17,6 +17,7 @@ from safeguard.core.types import Command, PositionCommand, TerminalStop, TorqueC
 from safeguard.integrations.gym.ports import AnyEnv, State, Stepped, Tick, both, plain
 
 _BRAKE_OVER_DRIVE = 2.0  # a brake holds twice what the drive can give
+_BRAKE_SOLREF, _BRAKE_SOLIMP = (0.004, 1.0), (0.9999, 0.9999, 0.001, 0.5, 2.0)  # as hard as MuJoCo can: no creep
 
 
 def mujoco_ports(
@@ -60,7 +61,10 @@ class MujocoPorts:
             )
         self._q, self._v = _addresses(base.model, robot)
         self._drives = [_drive(base.model, name) for name in robot.joints]
-        self._friction: Vector = base.model.dof_frictionloss[self._v].copy()
+        model = base.model
+        self._free = tuple(
+            part[self._v].copy() for part in (model.dof_frictionloss, model.dof_solref, model.dof_solimp)
+        )
         self._grip = _BRAKE_OVER_DRIVE * robot.limits.tau_max
 
     @property
@@ -140,7 +144,10 @@ class MujocoPorts:
 
     def _brake(self, *, on: bool) -> None:
         """A brake is dry friction, and the drive behind it is off."""
-        self._base.model.dof_frictionloss[self._v] = self._friction + (self._grip if on else 0.0)
+        model, (friction, solref, solimp) = self._base.model, self._free
+        model.dof_frictionloss[self._v] = friction + (self._grip if on else 0.0)
+        model.dof_solref[self._v] = _BRAKE_SOLREF if on else solref
+        model.dof_solimp[self._v] = _BRAKE_SOLIMP if on else solimp
 
 
 class _Drive:
