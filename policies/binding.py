@@ -57,14 +57,12 @@ class Binding:
 
     def _canonical(self, joints: tuple[str, ...]) -> ActionSpec:
         spec = self._given
-        gains = {
-            name: tuple(spec.column(name)[k] for k in self._columns)
-            for name in ("kp", "kd")
-            if getattr(spec, name) is not None
-        }
+        order: list[int] = self._columns.tolist()
+        kp = None if spec.kp is None else tuple(spec.column("kp")[k] for k in order)
+        kd = None if spec.kd is None else tuple(spec.column("kd")[k] for k in order)
         reference = Reference.ABSOLUTE if spec.reference in _RELATIVE else spec.reference
         unit = _SI.get(reference, "rad")
-        return ActionSpec(joints, unit, reference, spec.rate_hz, spec.chunk, spec.frame, **gains)
+        return ActionSpec(joints, unit, reference, spec.rate_hz, spec.chunk, spec.frame, kp=kp, kd=kd)
 
     @property
     def needs_anchor(self) -> bool:

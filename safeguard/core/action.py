@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -209,7 +209,7 @@ def spec_differences(one: ActionSpec, other: ActionSpec) -> tuple[str, ...]:
 def _names(field: str, given: Any) -> tuple[str, ...]:
     if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
         raise SpecError(f"ActionSpec.{field} must be a list of names, got {given!r}")
-    names: list[Any] = list(given)
+    names = list(cast("Sequence[Any]", given))
     if not all(isinstance(name, str) and name for name in names):
         raise SpecError(f"ActionSpec.{field} must be a list of names, got {given!r}")
     return tuple(str(name) for name in names)

@@ -153,7 +153,7 @@ class PolicyConfig(_Section):
     ramp_s: float = Field(
         default=0.3,
         ge=0.0,
-        description="from the first motion after a start, a reset or a change of hands to all the acceleration; 0: none",
+        description="from the first motion after a start, reset or change of hands to all the acceleration; 0: none",
     )
     ramp_from: float = Field(
         default=0.1, gt=0.0, le=1.0, description="share of the acceleration limits that is allowed at once"

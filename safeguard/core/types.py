@@ -214,7 +214,7 @@ class TorqueCommand:
 
 @dataclass(frozen=True, slots=True)
 class PositionCommand:
-    """Joint position targets for servos, shape (n,), or rows of them to come, (k, n), rad; void after ``expires`` (ns)."""
+    """Joint position targets for servos, shape (n,), or rows of them, (k, n), rad; void after ``expires`` (ns)."""
 
     q: Vector
     t: int

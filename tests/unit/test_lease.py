@@ -22,6 +22,7 @@ from tests.laws.lab import CONFIG, PERIOD, Lab, near, panda, spec
 
 SECOND = 1_000_000_000
 N = panda().n
+SIDES: Vector = np.array([1.0 if k % 2 == 0 else -1.0 for k in range(N)])
 RAMPED = CONFIG.model_copy(update={"policy": PolicyConfig()})
 
 
@@ -31,7 +32,7 @@ class Hand:
     def __init__(self, speed: float = 0.05) -> None:
         joints = tuple(reversed(panda().joints))
         self.spec = ActionSpec(joints, "deg/s", Reference.VELOCITY, 50.0)
-        self.speed, self.silent, self.broken, self.resets = speed, False, False, 0
+        self.speed, self.silent, self.broken, self.resets = float(speed), False, False, 0
         self.error: Exception | None = None
         self._ready: Proposal | None = None
         self._seq, self._next = 0, 0
@@ -43,7 +44,7 @@ class Hand:
         if now < self._next or self.silent:
             return
         value = np.degrees(self.speed * (1.0 + 1e-9 * self._seq)) * (np.nan if self.broken else 1.0)
-        row = np.where(np.arange(N) % 2 == 0, value, -value)
+        row = float(value) * SIDES
         self._ready = Proposal(row[None, :], now, now, "gamepad", self._seq)
         self._seq, self._next = self._seq + 1, now + SECOND // 50
 
@@ -95,7 +96,7 @@ def test_the_hand_moves_the_body_by_name_and_unit() -> None:
     lab.start(20)
     give(lab, "teleop")
     lab.run(300)
-    wanted = np.where(np.arange(N)[::-1] % 2 == 0, hand.speed, -hand.speed)
+    wanted = hand.speed * SIDES[::-1]
     assert lab.v == pytest.approx(wanted, abs=0.005)
 
 
@@ -264,7 +265,9 @@ def test_the_record_says_who_held_and_a_replay_gives_the_same(tmp_path: Path) ->
     assert report.decisions == len(decisions)
 
 
-def test_a_replay_sees_a_proposal_that_was_taken_from_the_wrong_source(tmp_path: Path) -> None:
+def test_a_replay_sees_a_proposal_that_was_taken_from_the_wrong_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the record of the change of hands the same inputs give something else."""
     lab, _ = desk(audit=tmp_path / "run")
     lab.start(60)
@@ -276,14 +279,8 @@ def test_a_replay_sees_a_proposal_that_was_taken_from_the_wrong_source(tmp_path:
         def give(self, source: str, *, operator: str, reason: str, simulated: bool = False) -> None:
             """Nobody hears it."""
 
-    from safeguard import recorded_shield
-
-    made = recorded_shield.Shield
-    recorded_shield.Shield = Deaf  # type: ignore[misc]
-    try:
-        assert replay_run(tmp_path / "run").divergence is not None
-    finally:
-        recorded_shield.Shield = made  # type: ignore[misc]
+    monkeypatch.setattr("safeguard.recorded_shield.Shield", Deaf)
+    assert replay_run(tmp_path / "run").divergence is not None
 
 
 def test_relative_numbers_count_from_where_the_joints_were() -> None:
@@ -297,7 +294,7 @@ def test_relative_numbers_count_from_where_the_joints_were() -> None:
     def stepping(seen: Observation) -> Vector:
         return np.degrees(0.002 * np.ones((4, N)) + 0.0 * seen.state.q)
 
-    ends = []
+    ends: list[Vector] = []
     for guest, action in ((going, absolute), (stepping, relative)):
         lab = Lab(guest, action=action).start(400)
         assert isinstance(lab.decisions[-1].command, TorqueCommand)

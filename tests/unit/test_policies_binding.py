@@ -20,8 +20,9 @@ CHUNK = 4
 
 def action(**more: Any) -> ActionSpec:
     """Absolute positions of the body's joints, four rows at 10 Hz."""
-    fields: dict[str, Any] = {"joints": BODY, "unit": "rad", "reference": Reference.ABSOLUTE, "rate_hz": 10.0}
-    return ActionSpec(**{**fields, "chunk": CHUNK, **more})
+    fields: dict[str, Any] = {"joints": BODY, "unit": "rad", "reference": Reference.ABSOLUTE}
+    fields |= {"rate_hz": 10.0, "chunk": CHUNK, **more}
+    return ActionSpec(**fields)
 
 
 def said(actions: Any, source: str = "guest") -> Proposal:

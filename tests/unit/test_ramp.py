@@ -73,7 +73,7 @@ def test_a_start_is_no_jolt(seconds: float) -> None:
 
 def test_braking_is_left_alone() -> None:
     """A moving joint that is asked to stop at the start of a ramp is braked as hard as without one."""
-    slowed = []
+    slowed: list[Vector] = []
     for envelope in (Envelope(), Envelope(acceleration=0.1)):
         filt, q, v = Lab().filter, panda().home, 0.3 * panda().limits.v_max
         filt.reset(RobotState(q, v, 0))
