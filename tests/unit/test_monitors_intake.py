@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from safeguard.core.config import IntakeConfig
 from safeguard.core.enums import Cause, Level, Reference
 from safeguard.core.errors import ConfigError
-from safeguard.core.types import ActionSpec, Observation, Proposal, RobotState, Vector, Verdict
+from safeguard.core.types import ActionSpec, JointLimits, Observation, Proposal, RobotState, Vector, Verdict
 from safeguard.monitors import Intake
 
 MS = 1_000_000
@@ -308,3 +308,53 @@ def test_intake_is_deterministic(sequence: list[Call]) -> None:
         assert repr(one.observe(observation, now)) == repr(two.observe(observation, now))
         said = repr(one.receive(proposal, SPEC, now, observation))
         assert said == repr(two.receive(proposal, SPEC, now, observation))
+
+
+# -- reach ---------------------------------------------------------------------------------------------
+
+RANGES = tuple(JointLimits(name, -1.0, 2.0, 2.0, 10.0, 20.0, {}) for name in ("a", "b"))
+REACHES = {
+    (Reference.ABSOLUTE, "rad"): (-7.0, 8.0),
+    (Reference.PD_TARGET, "rad"): (-7.0, 8.0),
+    (Reference.VELOCITY, "rad/s"): (-20.0, 20.0),
+    (Reference.TORQUE, "N.m"): (-100.0, 100.0),
+}
+
+
+@pytest.mark.parametrize(("meant", "ends"), REACHES.items(), ids=lambda value: str(value[0]))
+def test_what_is_far_outside_the_limits_is_a_mistake(meant: tuple[Reference, str], ends: tuple[float, float]) -> None:
+    """Two ranges beyond a joint's limits, ten times its speed or torque: refused; a little less is the filter's."""
+    gain = 1.0 if meant[0] is Reference.PD_TARGET else None
+    spec = ActionSpec(("a", "b"), meant[1], meant[0], 10.0, 2, kp=gain, kd=gain)
+    for end, outside in ((ends[0], -0.01), (ends[1], 0.01)):
+        for off, refused in ((outside, True), (-outside, False)):
+            intake = Intake(("a", "b"), 0.002, velocity=[2.0, 2.0], limits=RANGES)
+            actions = np.zeros((2, 2))
+            actions[1, 1] = end + off
+            verdict = intake.receive(Proposal(actions, 0, 0, "guest", 0), spec, 0, None)[0]
+            assert (verdict.cause is Cause.PROPOSAL_INVALID) is refused
+            assert ("b is to be at" in verdict.detail) is refused
+
+
+SINGLE = ActionSpec(("a", "b"), "rad", Reference.ABSOLUTE, 10.0)
+
+
+def test_proposals_of_different_sources_are_not_compared() -> None:
+    """Each source counts for itself: order, repetition and what stands."""
+    intake, spec = Intake(("a", "b"), 0.002, velocity=[2.0, 2.0]), SINGLE
+
+    def said(seq: int, t: int, value: float = 0.1) -> Proposal:
+        return Proposal(np.full((1, 2), value), t, t, "guest", seq)
+
+    assert not {v.cause for v in intake.receive(said(7, 50), spec, 50, None, "one")} - {None}
+    assert not {v.cause for v in intake.receive(said(0, 40), spec, 52, None, "two")} - {None}
+    assert Cause.PROPOSAL_ORDER in {v.cause for v in intake.receive(said(7, 51), spec, 54, None, "one")}
+    assert not {v.cause for v in intake.receive(None, spec, 56, None, "two")} - {None}
+    assert Cause.PROPOSAL_ORDER in {v.cause for v in intake.receive(None, spec, 58, None, "one")}
+
+
+def test_a_wrong_shape_names_who_said_it() -> None:
+    """What a binding refused has its reason in the source; the verdict repeats it."""
+    intake, spec = Intake(("a", "b"), 0.002, velocity=[2.0, 2.0]), SINGLE
+    verdict = intake.receive(Proposal(np.zeros(3), 0, 0, "guest: g is nan in row 0", 0), spec, 0, None)[0]
+    assert "'guest: g is nan in row 0'" in verdict.detail
