@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias, cast
 
+import numpy as np
+
 from safeguard.core.errors import SpecError
 
 _PLAIN: Final = (type(None), bool, int, float, complex, str, bytes)
@@ -56,13 +58,15 @@ class _Keeper:
             return lambda: value
         if isinstance(value, self._torch.Tensor):
             return self._tensor(value)
-        if isinstance(value, dict):
+        if isinstance(value, np.ndarray):
+            return _array(cast("np.ndarray[Any, np.dtype[Any]]", value))
+        if type(value) is dict:
             return self._all(cast("dict[object, object]", value), lambda made: dict(made))
-        if isinstance(value, list):
+        if type(value) is list:
             return self._all(dict(enumerate(cast("list[object]", value))), lambda made: list(made.values()))
         if type(value) is tuple:
             return self._all(dict(enumerate(cast("tuple[object, ...]", value))), lambda made: tuple(made.values()))
-        if isinstance(value, deque):
+        if type(value) is deque:
             longest = cast("deque[object]", value).maxlen
             return self._all(dict(enumerate(cast("deque[object]", value))), lambda made: deque(made.values(), longest))
         return None
@@ -88,6 +92,17 @@ class _Keeper:
                 return None
             kept[key] = restore
         return lambda: build({key: restore() for key, restore in kept.items()})
+
+
+def _array(array: np.ndarray[Any, np.dtype[Any]]) -> _Restore:
+    copy = array.copy()
+
+    def restore() -> Any:
+        if array.flags.writeable:
+            array[...] = copy
+        return array
+
+    return restore
 
 
 def _plain(keep: _Keeper, parts: list[Any]) -> Iterator[_Restore]:

@@ -87,6 +87,22 @@ def test_state_from_before_wrapping_is_what_is_put_back() -> None:
     assert module.count == 0
 
 
+@pytest.mark.parametrize("compiled", [True, False], ids=["script", "eager"])
+def test_weights_are_no_memory(*, compiled: bool) -> None:
+    """Who trains on between episodes keeps what was learned, under whatever name the module refers to its weights."""
+    module: Any = torch.jit.script(Hidden()) if compiled else Hidden()
+    policy = as_policy(module, SPEC, encode=encode)
+    policy.reset()
+    before = rows(policy, 1)
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.add_(0.5)
+    policy.reset()
+    learned = rows(policy, 1)
+    policy.reset()
+    assert rows(policy, 1) == learned != before
+
+
 def test_what_a_call_adds_is_taken_away() -> None:
     """Attributes and queues that an eager module makes on its first call are gone in the next episode."""
 
@@ -94,11 +110,13 @@ def test_what_a_call_adds_is_taken_away() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.recent = deque([0.0], maxlen=3)
+            self.total = np.zeros(1)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             self.calls = getattr(self, "calls", 0) + 1
             self.recent.append(float(self.calls))
-            return x + sum(self.recent)
+            self.total += 1.0
+            return x + sum(self.recent) + float(self.total[0])
 
     remembers(as_policy(Lazy(), SPEC, encode=encode))
 
