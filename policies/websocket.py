@@ -25,8 +25,7 @@ from websockets.uri import parse_uri
 
 from safeguard.core.errors import ConfigError
 
-_CHUNK: Final = 1 << 16  # bytes asked of the socket at once
-_SLICE: Final = 1 << 14  # bytes between two looks at the clock; as empty frames they take some 20 ms
+_CHUNK: Final = 1 << 14  # bytes between two looks at the clock; as empty frames they take some 20 ms
 _MOST_FRAGMENTS: Final = 4096  # of one message
 _LONGEST_REASON: Final = 120  # bytes; a close frame has room for 123
 _GOODBYE_S: Final = 0.02
@@ -56,7 +55,6 @@ class Channel:
     def __init__(self, sock: socket.socket, protocol: Protocol) -> None:
         self._sock, self._protocol = sock, protocol
         self._buffer = bytearray(_CHUNK)
-        self._slices: deque[bytes] = deque()
         self._frames: deque[Frame] = deque()
         self._parts: list[bytes | bytearray | memoryview] = []
         self._text = False
@@ -82,7 +80,7 @@ class Channel:
     def quiet(self, until: float) -> bool:
         """Whether it is open and nothing came unasked but pings, which are answered; if not, it is finished."""
         try:
-            while self._slices or self._readable():
+            while self._readable():
                 events = self._events(until)
                 if any(isinstance(event, Frame) and event.opcode not in (Opcode.PING, Opcode.PONG) for event in events):
                     return False
@@ -142,26 +140,15 @@ class Channel:
 
     def _events(self, until: float) -> list[Any]:
         """Read once and answer pings; what came in."""
-        data = self._next(until)
-        if not data:
+        self._sock.settimeout(_left(until))
+        count = self._sock.recv_into(self._buffer)
+        if not count:
             said = self._protocol.close_rcvd
             raise ChannelError("the other side closed the connection" + (f" ({said})" if said else ""))
-        self._protocol.receive_data(data)
+        self._protocol.receive_data(self._buffer[:count])
         events: list[Any] = self._protocol.events_received()
         self.flush(until)
         return events
-
-    def _next(self, until: float) -> bytes:
-        """A slice of what came in, with the clock looked at first; nothing at the end."""
-        if self._slices:
-            _left(until)
-            return self._slices.popleft()
-        self._sock.settimeout(_left(until))
-        count = self._sock.recv_into(self._buffer)
-        self._slices.extend(
-            bytes(self._buffer[start : min(start + _SLICE, count)]) for start in range(0, count, _SLICE)
-        )
-        return self._slices.popleft() if count else b""
 
     def _readable(self) -> bool:
         """Whether something came in, the end included."""

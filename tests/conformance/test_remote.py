@@ -22,7 +22,7 @@ from tests.conformance.remote_openpi import EXPLODED, OpenPiServer
 from tests.laws.lab import ROWS, Lab, panda, spec
 
 PERIOD, DEADLINE = 0.005, 0.08
-SLOWEST_TICK = 0.1  # s; a tick takes under 1 ms, the machine may be busy
+SLOWEST_TICK = 0.5  # s; a tick takes under 1 ms, but the machine may be busy
 CAUSES = {Cause.POLICY_LATE, Cause.PROPOSAL_INVALID, Cause.PROPOSAL_ORDER}
 
 

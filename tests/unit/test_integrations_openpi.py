@@ -169,7 +169,7 @@ def test_a_server_that_fails_gives_rows_that_hold(proxy: OpenPiProxy, server: Op
         server.fault = fault
         started = time.monotonic()
         first = client.infer()
-        assert time.monotonic() - started < DEADLINE + 0.3
+        assert time.monotonic() - started < DEADLINE + 2.0
         answers = [client.infer() for _ in range(2)]
 
     assert EXPLODED == []
@@ -215,6 +215,15 @@ def test_supervised_start(gate: ChunkGate, server: OpenPiServer) -> None:
     with proxy, Client(proxy.url) as client:
         assert goes(client)
         proxy.begin_episode("the next one")
+        assert not goes(client)
+
+
+def test_supervised_start_is_for_the_first_episode_only(gate: ChunkGate, server: OpenPiServer) -> None:
+    """If the first episode was given up before the arm moved, the next one waits for a person."""
+    proxy = OpenPiProxy(gate, server.url, joints, deadline_s=DEADLINE, port=0, start_by="ada")
+    proxy.begin_episode("one")
+    proxy.begin_episode("another")
+    with proxy, Client(proxy.url) as client:
         assert not goes(client)
 
 
@@ -414,12 +423,13 @@ def test_the_listener_survives_a_lack_of_files(proxy: OpenPiProxy, monkeypatch: 
     refused: list[int] = []
 
     def failing(self: socket.socket) -> tuple[socket.socket, Any]:
-        if len(refused) < 3:
+        if self.getsockname()[1] == proxy.port and len(refused) < 3:
             refused.append(1)
             raise OSError(24, "Too many open files")
         return accept(self)
 
     monkeypatch.setattr(socket.socket, "accept", failing)
+    time.sleep(0.2)  # the call under way is still the old one
     with Client(proxy.url) as client:
         client.infer()
 
@@ -453,6 +463,6 @@ def test_closing_does_not_wait_for_the_policy_server(gate: ChunkGate, server: Op
     proxy.close()
     proxy.close()
 
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 2.0
     proxy.serve_forever()
     client.close()

@@ -341,7 +341,7 @@ def test_closing_is_quick_while_a_call_hangs(port: WaitingPort, guest: Guest) ->
     started = time.monotonic()
     port.close()
     port.close()
-    assert time.monotonic() - started < 0.2
+    assert time.monotonic() - started < 1.0
     assert guest.calls == ["infer"]
     port.post(observation(), 100 * MS)
     guest.let.release()
