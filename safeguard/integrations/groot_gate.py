@@ -96,7 +96,7 @@ class GrootGate:
         self._gate, self._encode, self._others, self.version = gate, encode, others, version
         self._columns = Columns(columns, gate.spec, version)
         self._task, self._start_by = task, start_by
-        self._begun = self._offered = False
+        self._begun = False
         self._like: dict[str, Array] | None = None
         self._lock = threading.Lock()
         self.failures, self.last_error = 0, ""
@@ -122,7 +122,7 @@ class GrootGate:
 
     def _begin(self, task: str) -> None:
         self._gate.begin_episode(task)
-        self._begun, self._offered = True, False
+        self._begun = True
 
     def _ensure_episode(self) -> None:
         if not self._begun:
@@ -185,10 +185,10 @@ class GrootGate:
         return reply
 
     def _reset(self) -> None:
-        """Begin an episode, unless nothing was offered in this one or it ended in a stop, which stays."""
+        """Begin an episode, unless this one has not begun to move (BOOT is above HOLD) or ended in a stop."""
         with self._lock:
             self._ensure_episode()
-            if self._offered and self._gate.shield.mode < Mode.HOLD:
+            if self._gate.shield.mode < Mode.HOLD:
                 self._begin(self._task)
 
     def _opened(self, message: bytes | None, why: str) -> _Said:
@@ -212,7 +212,6 @@ class GrootGate:
                 operator, self._start_by = self._start_by, ""
                 if self._gate.shield.mode is Mode.BOOT:
                     self._gate.acknowledge(operator=operator, reason="supervised start")
-            self._offered = True
             return self._gate.offer(seen.q, said.rows, instruction=seen.instruction, others=seen.others)
 
     def _checked(self, let: GateAnswer) -> Vector:

@@ -262,10 +262,12 @@ class GrootProxy:
 
     def _land(self, question: _Question) -> None:
         """The server has answered."""
+        import zmq
+
         self._forget(question)
         try:
             message = whole(question.socket)
-        except WireError as error:
+        except (WireError, zmq.ZMQError) as error:
             question.socket.close(0)
             self._finish(question, None, str(error))
         else:

@@ -58,10 +58,11 @@ class Server:
     Attributes:
         port: where it listens.
         requests: decoded, in order; those of ``ping`` included.
+        messages: the same as they came.
     """
 
     def __init__(self, answer: Answer, port: int | None = None) -> None:
-        self._answer, self.requests = answer, list[dict[str, Any]]()
+        self._answer, self.requests, self.messages = answer, list[dict[str, Any]](), list[bytes]()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)  # where REP could not leave a request unanswered
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -89,6 +90,7 @@ class Server:
             if self._socket.poll(10):
                 client, empty, message = self._socket.recv_multipart()
                 request = from_bytes(message)
+                self.messages.append(message)
                 self.requests.append(request)
                 answer = self._said(request)
                 if answer is not None:

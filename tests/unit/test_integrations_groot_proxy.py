@@ -67,15 +67,13 @@ def test_nothing_moves_before_somebody_acknowledges() -> None:
 
 
 def test_the_supervised_start_is_given_once_and_only_from_boot() -> None:
-    """In the name of ``start_by``; after a fault it takes a person."""
-    with World(after(6, saying({"error": "cuda"})), start_by="mira") as world:
+    """In the name of ``start_by``; neither a second episode nor one that began badly is started so."""
+    with World(start_by="mira") as world:
         assert not world.ride(6)[1]["safeguard"]["changed"]
-        assert world.ride(3)[1]["safeguard"]["mode"] == "HOLD"
-        world.server.requests.clear()
-    with World(after(0, saying(b"\xc1")), start_by="mira") as world:
-        world.ask()
-        world.ask()
-        world.proxy.begin_episode("again")
+        world.client.call("reset", {"options": None})
+        assert world.ride(8)[1]["safeguard"]["mode"] == "HOLD"
+    answers = iter([saying(b"\xc1")])
+    with World(lambda request: next(answers, wave)(request), start_by="mira") as world:
         assert world.ride(8)[1]["safeguard"]["mode"] == "HOLD"
 
 
@@ -117,7 +115,7 @@ def test_a_second_meaning_of_a_request_does_not_get_through() -> None:
     twice = b"\x82" + to_bytes({"endpoint": "kill"})[1:] + to_bytes({"endpoint": "ping"})[1:]
     with World() as world:
         assert world.client.raw(twice)["status"] == "ok"
-        assert world.server.requests == [{"endpoint": "ping"}]
+        assert world.server.messages == [to_bytes({"endpoint": "ping"})]
 
 
 def test_n15_clients_and_servers() -> None:
@@ -138,6 +136,7 @@ def test_n15_clients_and_servers() -> None:
     assert sorted(action) == ["action.arm", "action.gripper"]
     assert action["action.arm"].shape == (CHUNK, 7)
     assert action["action.gripper"].shape == (CHUNK,)
+    assert action["action.gripper"].dtype == np.float64
     assert np.abs(action["action.arm"] - ROBOT.home).max() < 1e-6
 
 
@@ -190,6 +189,18 @@ def test_a_server_that_fails_costs_the_deadline_and_the_rows_stop_the_arm(fault:
     assert stands(again, world.q)
     assert later["safeguard"]["mode"] == "HOLD"
     assert "proposal_invalid" in info["safeguard"]["causes"]
+
+
+def test_a_deadline_is_kept_to_milliseconds() -> None:
+    """The best of several tries: the machine may be busy."""
+    with World(saying(None), deadline_s=0.01) as world:
+        took: list[float] = []
+        for _ in range(8):
+            started = time.monotonic()
+            world.ask()
+            took.append(time.monotonic() - started)
+
+    assert 0.01 <= min(took) < 0.04
 
 
 def test_a_server_that_hangs_up_half_way_costs_the_deadline() -> None:
@@ -247,6 +258,7 @@ def test_after_a_fault_it_takes_a_person() -> None:
         world.ride(1)  # one answer that is none is ridden out
         held = [world.ride(1)[1]["safeguard"]["mode"] for _ in range(4)]
         world.client.call("reset", {"options": None})
+        assert world.gate.shield.episode == 0
         held += [world.ride(1)[1]["safeguard"]["mode"] for _ in range(4)]
         world.proxy.acknowledge(operator="test", reason="looked at it")
         changed = world.ride(6)[1]["safeguard"]["changed"]
