@@ -66,7 +66,7 @@ def lines(code: str) -> int:
 
 def test_the_pages_are_there() -> None:
     """None was renamed out of sight of these tests."""
-    assert {page.stem for page in PAGES} >= {"callable", "torch", "onnx", "simulators"}
+    assert {page.stem for page in PAGES} >= set(STACKS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
