@@ -34,7 +34,7 @@ class PolicyServerError(RuntimeError):
 class OpenPiLink:
     """One connection to an openpi server; after any failure the next question opens a new one.
 
-    For one thread at a time, except ``close``.
+    For one thread at a time, except ``abort``.
 
     Args:
         where: ``host:port`` or ``ws://host:port/path``; an IPv6 host in brackets.
@@ -98,6 +98,12 @@ class OpenPiLink:
             self.close()  # so does the server
             raise PolicyServerError(f"{self.url} failed: {answer[-_LONGEST:]}")
         return answer
+
+    def abort(self) -> None:
+        """End what is under way in another thread."""
+        channel = self._channel
+        if channel is not None:
+            channel.abort()
 
     def close(self) -> None:
         """Close the connection; the next question opens a new one."""

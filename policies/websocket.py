@@ -204,6 +204,8 @@ class Address:
             raise ConfigError(_address_help(where, str(error))) from error
         if self.uri.secure:
             raise ConfigError(_address_help(where, "wss:// is not supported, put a tunnel before it"))
+        if self.uri.user_info is not None:
+            raise ConfigError(_address_help("…@…", "a password in an address ends up in records; use api_key"))
         try:
             self._targets = socket.getaddrinfo(self.uri.host, self.uri.port, type=socket.SOCK_STREAM)
         except OSError as error:

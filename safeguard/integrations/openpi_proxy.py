@@ -164,7 +164,7 @@ class OpenPiProxy:
 
     def close(self) -> None:
         """Hang up on everybody. Again is nothing. The gate stays open."""
-        self._link.close()  # whoever waits for the policy server need not wait longer
+        self._link.abort()  # whoever waits for the policy server need not wait longer
         self._listener.close()
         self._link.close()
 
@@ -189,7 +189,7 @@ class OpenPiProxy:
 
     def _serve(self, channel: Channel) -> None:
         """One client, until it goes."""
-        if not self._lease.acquire(blocking=False):
+        if not self._lease.acquire(timeout=_HANDOVER_S):
             channel.close(_TRY_LATER, "another client has the robot")
             return
         try:

@@ -159,13 +159,14 @@ class OpenPiServer:
 
     async def _answer(self, client: ServerConnection, question: bytes) -> None:
         q = np.asarray(unpacked(question)["observation/joint_position"], dtype=np.float64)
-        good = {"actions": self._rows(q).astype(np.float32), "server_timing": {"infer_ms": 1.0}}
+        rows = self._rows(q).astype(np.float32)
+        good: dict[str, object] = {"actions": rows, "server_timing": {"infer_ms": 1.0}}
         match self.fault:
             case "":
                 await client.send(packed(good))
             case "twice":
                 await client.send(packed(good))
-                await client.send(packed({**good, "actions": np.full_like(good["actions"], 9.0)}))
+                await client.send(packed({**good, "actions": np.full_like(rows, 9.0)}))
             case "hangs up":
                 await client.send(packed(good))
                 await client.close()
@@ -177,9 +178,9 @@ class OpenPiServer:
             case "text":
                 await client.send("Traceback: the model is out of memory")
             case "not finite":
-                await client.send(packed({"actions": np.full_like(good["actions"], np.nan)}))
+                await client.send(packed({"actions": np.full_like(rows, np.nan)}))
             case "wrong shape":
-                await client.send(packed({"actions": good["actions"][:, :-1]}))
+                await client.send(packed({"actions": rows[:, :-1]}))
             case fault if fault in TROUBLE:
                 await TROUBLE[fault](client, packed(good))
             case fault:

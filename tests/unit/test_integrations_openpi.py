@@ -410,7 +410,7 @@ def test_many_that_only_connect(proxy: OpenPiProxy) -> None:
             with Client(proxy.url) as client:
                 client.infer()
             break
-        except (OSError, WebSocketException):
+        except (OSError, EOFError, WebSocketException):
             assert time.monotonic() < until
             time.sleep(0.1)
     for sock in silent:

@@ -318,6 +318,7 @@ def test_a_host_of_version_six() -> None:
         ("http://localhost:1", "scheme isn't ws"),
         ("wss://localhost:1", "put a tunnel before it"),
         ("ws://", "hostname"),
+        ("ws://ada:secret@localhost:8000", "use api_key"),
         ("localhost:many", "many"),
         ("localhost:99999", "range"),
         ("::1:8000", "expected host:port"),
