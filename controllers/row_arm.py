@@ -178,7 +178,10 @@ class RowArm:
     # -- the answers ----------------------------------------------------------------------------------
 
     def filter(self, state: RobotState, nominal: Nominal, envelope: Envelope = FULL_ENVELOPE) -> FilterResult:
-        """Rows as they are, corrected, or a stop; an acceleration or a velocity is held as long as rows are played."""
+        """Rows as they are, corrected, or a stop; an acceleration or a velocity is held as long as rows are played.
+
+        The ``refusal`` of what was corrected says why the rows could not be told as they are.
+        """
         self._asked = state.t
         at, why = self._where(state)
         if why:
@@ -193,7 +196,7 @@ class RowArm:
             if path is not None:
                 return self._result(path, FilterStatus.ADMISSIBLE, "proposal", rows)
             if (path := self._shortened(at, points, envelope)) is not None:
-                return self._result(path, FilterStatus.CORRECTED, "proposal")
+                return replace(self._result(path, FilterStatus.CORRECTED, "proposal"), refusal=unfit)
             follow = Tracking(points, self._row)
         elif nominal.kind in (NominalKind.ACCELERATION, NominalKind.VELOCITY):
             unfit, follow = "", Held(nominal)
@@ -325,7 +328,8 @@ class RowArm:
             if not refusal:
                 path = RowPath(sealed(made.q), sealed(made.v), at.t, self._last, made.stop, self.plays, self._row_ns)
                 result = self._result(path, made.status, "backup" if made.status is FilterStatus.BACKUP else "qp")
-                return self._keep(path, made.told_by(result))
+                result = made.told_by(result)
+                return replace(result, refusal=result.refusal or unfit)
         return self._stopping(at, f"{refusal} (asked for: {unfit})" if unfit else refusal)
 
     # -- stops ----------------------------------------------------------------------------------------
@@ -333,7 +337,7 @@ class RowArm:
     def _stopping(self, at: RobotState, refusal: str) -> FilterResult:
         """A stop from ``at``; where that is not a verified one, the verified rest of what was told."""
         path = self._stop_from(at, at.t)
-        return self._keep(path, replace(self._result(path, FilterStatus.BACKUP, "backup"), refusal=refusal))
+        return replace(self._result(path, FilterStatus.BACKUP, "backup"), refusal=refusal)
 
     def _stop_from(self, at: RobotState, now: int) -> RowPath:
         plan = StopPlan(at.q, at.v, self.safety_filter.a_brake, 0)
@@ -364,10 +368,6 @@ class RowArm:
 
     # -- results --------------------------------------------------------------------------------------
 
-    def _keep(self, path: RowPath, result: FilterResult) -> FilterResult:
-        self._made = result, path
-        return result
-
     def _result(
         self,
         path: RowPath,
@@ -379,19 +379,18 @@ class RowArm:
         with np.errstate(over="ignore", invalid="ignore"):  # raw rows may be of any size
             margins, tau = self._check.margins(path.q, path.v[0])
             a = (path.v[self.plays] - path.v[0]) / self.period
-        return self._keep(
-            path,
-            FilterResult(
-                torque=frozen_array(tau[0]),
-                acceleration=frozen_array(a),
-                status=status,
-                solver=SolverStatus.SKIPPED,
-                source=source,
-                slack=(),
-                active=(),
-                margins=margins,
-                effort=0.0,
-                provisional=self.safety_filter.figures.provisional,
-                position=frozen_array(path.q[1:] if rows is None else rows),
-            ),
+        result = FilterResult(
+            torque=frozen_array(tau[0]),
+            acceleration=frozen_array(a),
+            status=status,
+            solver=SolverStatus.SKIPPED,
+            source=source,
+            slack=(),
+            active=(),
+            margins=margins,
+            effort=0.0,
+            provisional=self.safety_filter.figures.provisional,
+            position=frozen_array(path.q[1:] if rows is None else rows),
         )
+        self._made = result, path
+        return result

@@ -72,6 +72,7 @@ def test_a_far_target_is_approached_within_the_limits() -> None:
     assert (np.abs(speed) <= limits.v_max).all()
     assert (np.abs(gain) <= limits.a_max * (1.0 + 1e-6)).all()
     assert answer.actions[9, 0] > HOME[0] + 0.3
+    assert answer.decision.filter.refusal.startswith("panda_joint1: speed")
 
 
 def test_a_bad_tail_is_replaced_and_the_played_rows_stay() -> None:
