@@ -19,7 +19,6 @@ import argparse
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,7 +44,8 @@ class Trained:
         shielded: with the shield.
         steps, minutes: of training.
         returns, random_returns: of the evaluation episodes of the learned and of a random agent, same targets.
-        violations: control periods with each kind, in training and evaluation of the learned agent.
+        violations: control periods with each kind, in training and evaluation.
+        worst: the largest of each kind, in rad, rad/s, N·m or m.
         periods: control periods judged.
         interventions: mean of ``info["safeguard"]["intervention"]`` in the first and the last tenth of the training.
     """
@@ -57,6 +57,7 @@ class Trained:
     returns: tuple[float, ...]
     random_returns: tuple[float, ...]
     violations: dict[str, int]
+    worst: dict[str, float]
     periods: int
     interventions: tuple[float, float]
 
@@ -140,11 +141,8 @@ def train(seed: int, *, shielded: bool, steps: int, evaluated: int) -> Trained:
     minutes = (time.monotonic() - begun) / 60.0
     judged = 1_000_000 * (seed + 1)  # episodes that no training has seen
     returns = episodes(env, lambda seen: agent.predict(seen, deterministic=True)[0], evaluated, judged)
-    violations, periods = Counter(reach.violations), reach.ticks
     random = np.random.default_rng(seed)
     random_returns = episodes(env, lambda _: random.uniform(-1.0, 1.0, 7), evaluated, judged)
-    if shielded:  # the random agent cannot break anything either
-        violations, periods = Counter(reach.violations), reach.ticks
     env.close()
     tenth = max(len(watch.seen) // 10, 1)
     return Trained(
@@ -154,8 +152,9 @@ def train(seed: int, *, shielded: bool, steps: int, evaluated: int) -> Trained:
         minutes=minutes,
         returns=tuple(returns),
         random_returns=tuple(random_returns),
-        violations=dict(violations),
-        periods=periods,
+        violations=reach.violations,
+        worst=reach.worst,
+        periods=reach.ticks,
         interventions=(float(np.mean(watch.seen[:tenth])), float(np.mean(watch.seen[-tenth:]))),
     )
 
@@ -163,7 +162,8 @@ def train(seed: int, *, shielded: bool, steps: int, evaluated: int) -> Trained:
 def line(run: Trained) -> str:
     """One run in one line."""
     mean, low, high = run.gain
-    broken = ", ".join(f"{kind} {count}" for kind, count in run.violations.items()) or "0 violations"
+    counted = (f"{kind} {count} (worst {run.worst[kind]:.2g})" for kind, count in run.violations.items())
+    broken = ", ".join(counted) or "0 violations"
     return (
         f"seed {run.seed} {'shielded' if run.shielded else 'without '}  {run.steps} steps in {run.minutes:.1f} min  "
         f"return {np.mean(run.returns):6.2f}, random {np.mean(run.random_returns):6.2f}, "

@@ -17,7 +17,7 @@ from safeguard.core.enums import Reference
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import ActionSpec, Command, RobotState, TerminalStop, TorqueCommand, Vector, frozen_array
 from safeguard.scenarios.push import READY
-from safeguard.scenarios.referee import MOTION, Referee, ViolationKind
+from safeguard.scenarios.referee import MOTION, Referee, Violation
 from safeguard.scenarios.world import World
 
 _TOOL = "panda_hand_tcp"
@@ -56,6 +56,7 @@ class PandaReach(Env[Any, Any]):
 
     Attributes:
         violations: control periods with a violation of each kind, over all finished and running episodes.
+        worst: the largest of each kind, in the kind's unit.
         ticks: control periods so far.
     """
 
@@ -71,7 +72,8 @@ class PandaReach(Env[Any, Any]):
         self._tool = int(self.world.model.body(_TOOL).id)
         self._target = np.zeros(3)
         self._sequence = self.ticks = 0
-        self._past: Counter[ViolationKind] = Counter()
+        self._past: Counter[str] = Counter()
+        self._worst: dict[str, float] = {}
         most = np.append(self.robot.limits.tau_max, 1.0).astype(np.float32)
         least = np.append(-self.robot.limits.tau_max, 0.0).astype(np.float32)
         self.action_space = spaces.Box(least, most, dtype=np.float32)
@@ -104,15 +106,18 @@ class PandaReach(Env[Any, Any]):
     @property
     def violations(self) -> dict[str, int]:
         """Control periods with a violation, by kind; kinds that were not seen are missing."""
-        seen = self.referee.judgement().violations
-        total = self._past + Counter({kind: seen[kind].ticks for kind in seen if kind in MOTION})
-        return {kind.value: count for kind, count in sorted(total.items(), key=lambda item: item[0].value)}
+        return dict(sorted((self._past + Counter({kind: seen.ticks for kind, seen in self._seen.items()})).items()))
+
+    @property
+    def worst(self) -> dict[str, float]:
+        """The largest violation of each kind, in rad, rad/s, N·m or m."""
+        return dict(sorted((self._worst | {kind: self._larger(kind) for kind in self._seen}).items()))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Place the arm and draw a target."""
         super().reset(seed=seed, options=options)
-        seen = self.referee.judgement().violations
-        self._past.update({kind: seen[kind].ticks for kind in seen if kind in MOTION})
+        self._worst = self.worst
+        self._past.update({kind: seen.ticks for kind, seen in self._seen.items()})
         self.world.reset(0)
         start = READY + self.np_random.uniform(-self.setup.spread, self.setup.spread, self.robot.n)
         self._target = self.np_random.uniform(self.setup.low, self.setup.high)
@@ -136,6 +141,15 @@ class PandaReach(Env[Any, Any]):
         late = self.world.time_ns >= round(self.setup.duration_s * 1e9)
         reward = -self.setup.rate_hz * self._distance * self.dt
         return self._observe(), reward, lost, late and not lost, {"distance": self._distance}
+
+    @property
+    def _seen(self) -> dict[str, Violation]:
+        """Of this episode, by the kind's value."""
+        seen = self.referee.judgement().violations
+        return {kind.value: violation for kind, violation in seen.items() if kind in MOTION}
+
+    def _larger(self, kind: str) -> float:
+        return max(self._worst.get(kind, 0.0), self._seen[kind].worst)
 
     def _place(self, q: Vector) -> None:
         import mujoco

@@ -156,6 +156,16 @@ def test_the_environment_sees_the_agents_action_only_where_it_is_one_of_its_own(
     assert (refused, info["safeguard"]["intervention"]) == (0.0, 1.0)
 
 
+def test_an_action_outside_the_environments_own_range_is_not_told(env: ShieldedEnv) -> None:
+    """The agent's range is the spec's; where the environment's is smaller, it is told what is next to zero in it."""
+    arm(env).action_space = spaces.Box(0.1, 0.3, (7,), np.float32)
+    env.reset()
+    _, inside, *_ = env.step(np.full(7, 0.2))
+    _, outside, *_ = env.step(np.full(7, 0.5))
+
+    assert (inside, outside) == pytest.approx((-7 * 0.04, -7 * 0.01))
+
+
 def test_the_environment_is_itself_again_after_a_step(env: ShieldedEnv) -> None:
     """``do_simulation`` is replaced while a step lasts, and no longer."""
     env.reset()

@@ -22,6 +22,7 @@ def trained(**changes: Any) -> bench.Trained:
         "returns": (-1.0, -1.2, -0.9, -1.1),
         "random_returns": (-9.0, -8.0, -8.5, -9.5),
         "violations": {},
+        "worst": {},
         "periods": 250,
         "interventions": (0.4, 0.2),
     }
