@@ -11,7 +11,7 @@ from safeguard.policies.adapt_onnx import onnx_spec
 from safeguard.policies.binding import Binding
 from safeguard.policies.groot import groot_policy
 from safeguard.policies.openpi import openpi_policy
-from safeguard.policies.port import InlinePort, port_for
+from safeguard.policies.port import InlinePort, is_port, port_for
 from safeguard.policies.push_policy import PushPolicy
 from safeguard.policies.waiting import WaitingPort
 
@@ -23,6 +23,7 @@ __all__ = [
     "WaitingPort",
     "as_policy",
     "groot_policy",
+    "is_port",
     "onnx_spec",
     "openpi_policy",
     "port_for",

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final, TypeGuard, cast
+from typing import Final, cast
 
 from safeguard.controllers import controller_for
 from safeguard.core.config import ShieldConfig
@@ -24,7 +24,7 @@ from safeguard.core.protocols import Controller, Platform, Policy, PolicyPort
 from safeguard.core.types import ActionSpec, Observation, Proposal, RobotState, Vector
 from safeguard.incoming import as_proposal
 from safeguard.monitors import Checks, Setting
-from safeguard.policies import Binding, as_policy, port_for
+from safeguard.policies import Binding, as_policy, is_port, port_for
 
 POLICY: Final = "policy"
 """The source that every episode begins with."""
@@ -146,11 +146,10 @@ class Lease:
             raise ConfigError(f"sources: {POLICY!r} and the empty name cannot name a source beside the policy")
         if len({id(one) for one in given.values()}) < len(given):
             raise ConfigError(f"sources: one object under two names of {', '.join(given)}; each needs one of its own")
-        self._made = [port for one in given.values() if (port := as_port(one)) is not one]
+        ports = {name: one if is_port(one) else port_for(as_policy(one)) for name, one in given.items()}
+        self._made = [ports[name] for name, one in given.items() if ports[name] is not one]
         for port in self._made:
             _on_time(port.spec, config.policy.deadline_s)
-        made = iter(self._made)
-        ports = {name: one if is_port(one) else next(made) for name, one in given.items()}
         self._sources = {name: Source(name, port, platform, period, config) for name, port in ports.items()}
         self.holder = self._sources[POLICY]
 
@@ -220,13 +219,3 @@ def _controller(platform: Platform, spec: ActionSpec, omega: float) -> Controlle
     """The platform's own, if it takes something else than joint motion of one tick; raises SpecError."""
     own = getattr(platform, "controller_for", None)
     return cast("Controller", own(spec)) if callable(own) else controller_for(spec, platform.joints, omega)
-
-
-def as_port(policy: Policy | PolicyPort) -> PolicyPort:
-    """``policy`` itself if it is a port, else one around it."""
-    return policy if is_port(policy) else port_for(as_policy(policy))
-
-
-def is_port(policy: Policy | PolicyPort) -> TypeGuard[PolicyPort]:
-    """Whether ``policy`` takes observations and hands out proposals at its own pace."""
-    return hasattr(policy, "post") and hasattr(policy, "poll")
