@@ -206,19 +206,19 @@ def test_a_position_that_is_no_number_stops_the_arm(value: Any) -> None:
 
 
 def test_an_arm_that_was_not_looked_at_is_read() -> None:
-    """A host that only sends is served with a measurement of its own, and not with an old one."""
-    cell = Cell(max_age_s=10.0)
-    reads = cell.arm.reads
-    for _ in range(5):
+    """A host that only plays something back is served with measurements of its own; its actions have no age."""
+    cell = Cell(start=False)
+    cell.robot.begin_episode("play back", operator="tester")
+    for _ in range(40):
         cell.clock.now += FRAME + 1
-        cell.robot.send_action(REST | {"shoulder_pan.pos": 2.0})
-    assert cell.arm.reads == reads + 5
+        cell.robot.send_action(REST | {"shoulder_pan.pos": 5.0})
+    assert cell.arm.reads == 40
+    assert cell.authority is Authority.POLICY
+    assert cell.arm.at["shoulder_pan.pos"] > 2.0
     cell.clock.now += FRAME
     cell.robot.get_observation()
     cell.robot.send_action(dict(REST))
-    assert cell.arm.reads == reads + 6
-    assert cell.robot.last is not None
-    assert cell.robot.last.decision.causes == (Cause.UNCALIBRATED,)
+    assert cell.arm.reads == 41  # the observation is fresh
 
 
 def test_reading_may_be_cheaper_than_an_observation() -> None:

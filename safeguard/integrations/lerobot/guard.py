@@ -126,10 +126,11 @@ class ActionGuard:
 
         Args:
             observation: as the arm returned it.
-            asked: the host asked for it, and its next action follows from it.
+            asked: the host asked for it, and its next actions follow from it. A host that never asks plays something
+                back, and its actions have no age.
         """
         self._seen, self._seen_at = positions(observation, self.keys), self._clock()
-        if asked or self._asked_at is None:
+        if asked:
             self._asked_at = self._seen_at
 
     @property
