@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -78,13 +78,15 @@ def home() -> Vector:
 def openpi_server() -> None:
     """As openpi's own: the asyncio server of ``websockets``."""
     from websockets.asyncio.server import ServerConnection, serve
+    from websockets.exceptions import ConnectionClosed
 
     async def attend(client: ServerConnection) -> None:
-        await client.send(packed({}))
-        async for question in client:
-            assert isinstance(question, bytes)
-            unpacked(question)
-            await client.send(packed({"actions": standing().astype(np.float32), "server_timing": {"infer_ms": 0.0}}))
+        with suppress(ConnectionClosed):
+            await client.send(packed({}))
+            async for question in client:
+                assert isinstance(question, bytes)
+                unpacked(question)
+                await client.send(packed({"actions": standing().astype(np.float32), "server_timing": {"infer_ms": 0}}))
 
     async def run() -> None:
         async with serve(attend, "127.0.0.1", 0, compression=None, max_size=None) as server:
