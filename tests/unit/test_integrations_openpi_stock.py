@@ -25,7 +25,7 @@ from safeguard.integrations.openpi_proxy import OpenPiProxy
 from safeguard.policies.msgpack_arrays import Map
 from safeguard.policies.openpi import OpenPiPolicy, PolicyServerError
 from tests.unit import openpi_stock
-from tests.unit.test_integrations_openpi import Clock
+from tests.unit.openpi_support import Clock
 
 STOCK = os.environ.get("OPENPI_STOCK", "")
 pytestmark = pytest.mark.skipif(not STOCK, reason="scripts/openpi installs the stock packages and runs this")
