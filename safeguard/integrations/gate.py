@@ -33,6 +33,7 @@ from safeguard.policies import Binding
 from safeguard.shield import Shield
 
 _MOST: Final = 100_000  # numbers that are looked at; more cannot be a chunk or a posture
+_LONGEST: Final = 200  # characters of a reason
 _WORD: Final = 1 << 63
 _MADE: Final = (FilterStatus.ADMISSIBLE, FilterStatus.CORRECTED)
 
@@ -162,6 +163,7 @@ class ChunkGate:
         instruction: str | None = None,
         estop: bool = False,
         others: ArrayLike | None = None,
+        reason: str = "",
         now: int | None = None,
     ) -> GateAnswer:
         """What the host may play from here on. Never raises for what a policy or a sensor does.
@@ -173,6 +175,7 @@ class ChunkGate:
             estop: the emergency stop input is pressed.
             others: where the ``others`` columns are measured, in the policy's numbers; counts until something is told.
                 Without it they begin at 0, or at the end of their range that is nearer.
+            reason: why there are no actions, or none that can be used, for the record.
             now: time of the measurement and of the answer, ns; the clock's if None.
         """
         if self.shield.episode < 0:
@@ -188,15 +191,17 @@ class ChunkGate:
             self._anchor = state.q
         played = self._others.played(self._arm.told, now)
         self._seq += 1
-        self._port.load(self._proposal(wanted, now))
+        self._port.load(self._proposal(wanted, now, reason))
         decision = self.shield.step(Observation(state, instruction=instruction, estop=estop), now)
         return self._answer(wanted, played, decision)
 
-    def _proposal(self, wanted: Vector | None, now: int) -> Proposal:
+    def _proposal(self, wanted: Vector | None, now: int, reason: str) -> Proposal:
         """What arrives at the shield: joint positions, or what intake refuses and the reason."""
+        name = "policy" if wanted is not None else "the policy failed"
+        source = (f"{name}: {reason}" if reason else name)[:_LONGEST].encode("utf-8", "replace").decode()
         if wanted is None:
-            return Proposal(np.zeros(0), now, now, "the policy failed", self._seq)
-        return self._binding.bound(Proposal(wanted, now, now, "policy", self._seq), self._anchor)
+            return Proposal(np.zeros(0), now, now, source, self._seq)
+        return self._binding.bound(Proposal(wanted, now, now, source, self._seq), self._anchor)
 
     def _answer(self, wanted: Vector | None, played: Vector, decision: Decision) -> GateAnswer:
         following, told = self.shield.following, self._arm.told

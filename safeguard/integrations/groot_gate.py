@@ -212,7 +212,8 @@ class GrootGate:
                 operator, self._start_by = self._start_by, ""
                 if self._gate.shield.mode is Mode.BOOT:
                     self._gate.acknowledge(operator=operator, reason="supervised start")
-            return self._gate.offer(seen.q, said.rows, instruction=seen.instruction, others=seen.others)
+            why = "" if said.fits else self.last_error
+            return self._gate.offer(seen.q, said.rows, instruction=seen.instruction, others=seen.others, reason=why)
 
     def _checked(self, let: GateAnswer) -> Vector:
         rows = np.asarray(let.actions, dtype=np.float64)

@@ -255,7 +255,8 @@ class OpenPiProxy:
             if not self._begun:
                 self._begin(self._task)
             self._start(actions)
-            return self._gate.offer(q, wanted, instruction=prompt, others=others)
+            why = self.last_error if actions is None else ""
+            return self._gate.offer(q, wanted, instruction=prompt, others=others, reason=why)
 
     def _written(self, answer: Map, actions: Array | None, let: GateAnswer) -> bytes:
         """The policy server's answer with what the gate lets through; what it did not change stays as it came."""

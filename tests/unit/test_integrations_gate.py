@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from safeguard import RobotModel
 from safeguard.core.action import ActionSpec
 from safeguard.core.config import ShieldConfig
 from safeguard.core.enums import Authority, Cause, FilterStatus, Mode, Reference
@@ -459,3 +460,15 @@ def test_a_run_replays_bit_for_bit(tmp_path: Path) -> None:
     whole = replay_run(path)
     assert whole.identical, whole
     assert replay_run(path, episodes=[1]).identical
+
+
+def test_the_record_says_why_the_policy_failed() -> None:
+    """The reason that a proxy gives is in the verdict; one that cannot be written is cut and mended."""
+    robot = RobotModel.load("panda")
+    reasons = {"timed out after 0.2 s": "timed out after 0.2 s", "\ud800" * 500: "????"}
+    with ChunkGate(robot, ActionSpec(robot.joints, "rad", Reference.ABSOLUTE, 20.0, 4)) as asked:
+        for k, (reason, told) in enumerate(reasons.items()):
+            decision = asked.offer(robot.home, None, reason=reason, now=(k + 1) * NS_PER_S).decision
+            details = [v.detail for v in decision.verdicts if v.cause is Cause.PROPOSAL_INVALID]
+            assert len(details) == 1
+            assert f"the policy failed: {told}" in details[0]
