@@ -211,7 +211,7 @@ def _on_time(spec: ActionSpec, deadline: float) -> None:
     if row >= deadline:
         raise ConfigError(
             f"a policy of {spec.rate_hz:g} actions a second is asked every {row:g} s, and policy.deadline_s ="
-            f" {deadline:g} is over by then: set ShieldConfig(policy=PolicyConfig(deadline_s={2.5 * row:g})) or bring a port"
+            f" {deadline:g} is over by then: set PolicyConfig(deadline_s={2.5 * row:g}) or bring a port"
         )
 
 

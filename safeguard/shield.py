@@ -102,8 +102,8 @@ class Shield:
         SpecError: the policy's actions do not fit the body.
         JournalError: the run folder cannot be created.
         CalibrationError: the calibration was made for other monitors, or ``drift`` for another calibration.
-        ConfigError: ``monitor_only`` contradicts ``enforcement``, a source's name does not do, or the policy is too slow
-            for ``policy.deadline_s``.
+        ConfigError: ``monitor_only`` contradicts ``enforcement``, a source's name does not do, or the policy is too
+            slow for ``policy.deadline_s``.
 
     Attributes:
         mode_inputs: what the mode machine was given in the last tick.

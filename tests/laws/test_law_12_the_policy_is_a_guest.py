@@ -215,10 +215,15 @@ def test_law_12_planted_exception(monkeypatch: Patch) -> None:
         check_law_12_crash(AssertionError("from the guest"))
 
 
+def shown(seen: Observation) -> Observation:
+    """The shield's own observation, as a guest must not get it."""
+    return seen
+
+
 def test_law_12_planted_fingers(monkeypatch: Patch) -> None:
     """A vocabulary that keeps the guest's own array, and a port that shows it the shield's own, are seen."""
     monkeypatch.setattr("safeguard.core.types.frozen_array", np.asarray)
-    monkeypatch.setattr("safeguard.policies.port._own", lambda seen: seen)
+    monkeypatch.setattr("safeguard.policies.port._own", shown)
     with pytest.raises(AssertionError):
         check_law_12_fingers(Vandal(lock=False))
 

@@ -67,6 +67,9 @@ class FakeShield:
     def jog(self, velocity: Sequence[float], *, operator: str, reason: str, simulated: bool = False) -> None:
         """Nothing moves here."""
 
+    def give(self, source: str, *, operator: str, reason: str, simulated: bool = False) -> None:
+        """There is one source."""
+
     def reset(self) -> None:
         """Back to the start."""
         self.mode, self.count, self.energy = Mode.BOOT, 0, 0.0
