@@ -19,7 +19,8 @@ _REST_GAIN = 20.0  # 1/s; damping after the last row
 class DirectControl:
     """Hands out the row of the chunk that is meant for now; after the last one the joints come to rest.
 
-    The torque of a PD target is kp (q* − q) − kd v; its last row stands.
+    A single action goes on for the time of one more: meanwhile the next one is computed. The torque of a PD target is
+    kp (q* − q) − kd v; its last row stands.
 
     Args:
         spec: of the policy; joint velocities in rad/s, torques in N.m, or PD targets in rad with their gains.
@@ -42,12 +43,13 @@ class DirectControl:
             for name in ("kp", "kd")
         )
         self._row_ns = NS_PER_S / spec.rate_hz
+        self._spare = 1 if spec.chunk == 1 else 0
 
     def nominal(self, proposal: Proposal, state: RobotState, now: int) -> Nominal:
-        """The row for ``now``: row k is meant for (t_obs + k rows, t_obs + (k + 1) rows]."""
+        """The row for ``now``: row k is meant for [t_obs + k rows, t_obs + (k + 1) rows)."""
         k = int((now - proposal.t_obs) / self._row_ns)
         last = len(proposal.actions) - 1
-        if k > last and self._kind is not NominalKind.POSITION:
+        if k > last + self._spare and self._kind is not NominalKind.POSITION:
             return Nominal(NominalKind.ACCELERATION, -_REST_GAIN * state.v)
         row = proposal.actions[min(max(k, 0), last)][self._columns]
         return Nominal(self._kind, row, self._kp, self._kd)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
 from typing import Final
 
 import numpy as np
@@ -67,12 +66,12 @@ class RowPath:
         return RobotState(q, self.v[k] + part * (self.v[k + 1] - self.v[k]), now)
 
     def onward(self, now: int, count: int) -> Vector:
-        """The next ``count`` verified positions from ``now`` on: rows up to the stop, and then the stop, (count, n)."""
-        first = ceil(self.point(now))
-        into: Vector = np.arange(first - self.stop_at, first - self.stop_at + count, dtype=np.float64)[:, None]
-        rows = self.stop.positions(np.maximum(into, 0.0) * (self.row_ns / NS_PER_S))
-        early = max(min(self.stop_at - first, count), 0)
-        rows[:early] = self.q[first : first + early]
+        """Where the path leads in 1 to ``count`` rows from ``now``: along rows, and then the stop, shape (count, n)."""
+        x = self.point(now) + np.arange(1.0, count + 1.0)
+        rows = self.stop.positions(np.maximum(x - self.stop_at, 0.0)[:, None] * (self.row_ns / NS_PER_S))
+        early = x < self.stop_at
+        k = x[early].astype(np.intp)
+        rows[early] = self.q[k] + (x[early] - k)[:, None] * (self.q[k + 1] - self.q[k])
         return rows
 
     def as_json(self) -> dict[str, object]:

@@ -45,6 +45,7 @@ PROPOSAL_ORDER: Final = passed("intake.proposal_order")
 REPETITION: Final = passed("intake.repetition")
 
 _BEYOND_ANY_UNIT: Final = 1e9  # no joint, pose or torque is so large; squares of it still fit a float
+_HELD: Final = (Reference.VELOCITY, Reference.TORQUE)  # a stick that is held, or let go, says the same thing again
 _RANGES_BEYOND: Final = 2.0  # joint ranges by which a target may miss it and still be the filter's to correct
 _TIMES_BEYOND: Final = 10.0  # the limit of speed or torque, likewise
 
@@ -110,6 +111,12 @@ class Intake:
         self._history.clear()
         self._streams: dict[str, _Stream] = {}
 
+    def handed(self, source: str) -> None:
+        """``source`` gets the command: others have moved the joints meanwhile, so its chunks are compared anew."""
+        stream = self._streams.get(source)
+        if stream is not None:
+            stream.actions = stream.at = None
+
     def observe(self, observation: Observation | None, now: int) -> Verdicts:
         """Verdicts on this tick's observation at ``now`` ns; None is a missing one. Call it once a tick."""
         clock = self._clock(now)
@@ -154,7 +161,8 @@ class Intake:
             return stream.standing
         age = self._proposal_age(proposal.t_obs, now)
         order = self._proposal_order(stream, proposal, now)
-        repetition = self._repetition(stream, proposal, observation)
+        held = spec.chunk == 1 and spec.reference in _HELD
+        repetition = REPETITION if held else self._repetition(stream, proposal, observation)
         stream.standing = (PROPOSAL, age, order, repetition)
         return stream.standing
 

@@ -34,7 +34,7 @@ class Binding:
         others: names of the columns that are no joints of the body.
 
     Raises:
-        SpecError: the columns without ``others`` are not exactly the body's joints, or actions of this reference are
+        SpecError: there is a frame, the columns without ``others`` are not exactly the body's joints, or actions of this reference are
             no joint motion.
     """
 
@@ -46,6 +46,8 @@ class Binding:
                 f"no controller for {spec.reference.value} actions; there are some for positions, velocities and "
                 "torques of joints"
             )
+        if spec.frame is not None:
+            raise SpecError(f"columns of joints have no frame, got {spec.frame!r}: leave it out")
         self._given, self.others = spec, spec.others
         factors = np.array([known[spec.units[k]] for k in self._columns])
         self._scale = np.array(spec.column("scale"))[self._columns] * factors

@@ -13,8 +13,9 @@ without a usable proposal the body stops, whoever holds, and the command does no
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import ceil
 from typing import Final, cast
 
 from safeguard.controllers import controller_for
@@ -28,8 +29,6 @@ from safeguard.policies import Binding, as_policy, is_port, port_for
 
 POLICY: Final = "policy"
 """The source that every episode begins with."""
-
-_ANCHORS: Final = 1024  # observations that a relative proposal may have been computed from
 
 
 class Source:
@@ -67,39 +66,49 @@ class Source:
             delay_ticks=config.filter.delay_ticks,
         )
         self.checks = Checks(self.setting, config)
-        self._anchors: deque[tuple[int, Vector]] = deque(maxlen=_ANCHORS)
+        remembered = ceil(config.intake.proposal_max_age_s / period) + 2  # as many as intake
+        self._anchors: deque[tuple[int, Vector]] = deque(maxlen=remembered)
         self._kept: Proposal | None = None
         self.current: Proposal | None = None
         self.raw: Proposal | None = None
+        self._afresh = False  # the port is to be reset before it is asked again
 
-    def listen(self, observation: Observation, state: RobotState | None, planned: Vector | None, now: int) -> None:
+    def listen(self, observation: Observation, state: RobotState | None, now: int) -> None:
         """Show it the observation, unless the state cannot be trusted, and keep what it says.
 
-        A port that fails is a guest that proposes nothing usable (law 12).
+        A port that fails is a guest that proposes nothing usable (law 12); one whose reset failed is asked to again.
         """
-        try:
-            if state is not None:
-                if planned is not None:
-                    self._anchors.append((observation.state.t, planned))
-                self.port.post(observation, now)
-            said = as_proposal(self.port.poll(now), now)
-        except Exception as error:  # noqa: BLE001  a guest may raise anything
-            said = as_proposal(error, now)
+        if state is not None and self._binding.needs_anchor:
+            self._anchors.append((observation.state.t, state.q))
+        answer = self._guarded(lambda: self._said(observation, state, now))
+        said = as_proposal(answer, now)
         if said is None:
             return
-        if self.name != POLICY and said.source.partition(": ")[0] != self.name:
+        if self.name != POLICY and said.source != self.name and not said.source.startswith(f"{self.name}: "):
             said = replace(said, source=self.name if said.seq >= 0 else f"{self.name}: {said.source}")
         self._kept = self._binding.bound(said, self._anchor(said.t_obs) if self._binding.needs_anchor else None)
+
+    def _said(self, observation: Observation, state: RobotState | None, now: int) -> Proposal | None:
+        if self._afresh:
+            self.port.reset()
+            self._afresh = False
+        if state is not None:
+            self.port.post(observation, now)
+        return self.port.poll(now)
+
+    def _guarded(self, call: Callable[[], Proposal | None]) -> Proposal | BaseException | None:
+        """What a guest says, or what it raises instead; a person's interrupt goes on."""
+        try:
+            return call()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  a guest may raise anything, SystemExit too
+            return error
 
     def taken(self) -> Proposal | None:
         """What it said and nobody was told yet, or None."""
         kept, self._kept = self._kept, None
         return kept
-
-    @property
-    def needs_anchor(self) -> bool:
-        """Whether its numbers count from where the joints were."""
-        return self._binding.needs_anchor
 
     def _anchor(self, t: int) -> Vector | None:
         for stamp, q in reversed(self._anchors):
@@ -113,7 +122,12 @@ class Source:
         self._kept = self.current = self.raw = None
         self.controller.reset()
         self.checks.reset()
+        self._afresh = True
+        self._guarded(self._restarted)
+
+    def _restarted(self) -> None:
         self.port.reset()
+        self._afresh = False
 
 
 class Lease:
@@ -147,9 +161,11 @@ class Lease:
         if len({id(one) for one in given.values()}) < len(given):
             raise ConfigError(f"sources: one object under two names of {', '.join(given)}; each needs one of its own")
         ports = {name: one if is_port(one) else port_for(as_policy(one)) for name, one in given.items()}
+        if (own := getattr(ports[POLICY], "name", None)) in others:
+            raise ConfigError(f"sources: {own!r} is what the policy calls itself; records could not tell them apart")
         self._made = [ports[name] for name, one in given.items() if ports[name] is not one]
         for port in self._made:
-            _on_time(port.spec, config.policy.deadline_s)
+            _on_time(port.spec, config)
         self._sources = {name: Source(name, port, platform, period, config) for name, port in ports.items()}
         self.holder = self._sources[POLICY]
 
@@ -181,14 +197,14 @@ class Lease:
             return False
         self.holder = source
         source.checks.reset()
+        source.raw = None  # what it said long ago is not carried out, where nothing is enforced either
         return True
 
-    def ask(self, observation: Observation, state: RobotState | None, platform: Platform, now: int) -> Proposal | None:
+    def ask(self, observation: Observation, state: RobotState | None, now: int) -> Proposal | None:
         """What the holder has to say at ``now`` ns; the others are heard and wait."""
         holder = self.holder
         for source in (holder, *(one for one in self._sources.values() if one is not holder)):
-            planned = platform.planned(state).q if source.needs_anchor and state is not None else None
-            source.listen(observation, state, planned, now)
+            source.listen(observation, state, now)
         return holder.taken()
 
     def reset(self) -> None:
@@ -205,13 +221,14 @@ class Lease:
                 close()
 
 
-def _on_time(spec: ActionSpec, deadline: float) -> None:
-    """Whether a policy that is asked once a row can keep the deadline; raises ConfigError."""
-    row = 1.0 / spec.rate_hz
-    if row >= deadline:
+def _on_time(spec: ActionSpec, config: ShieldConfig) -> None:
+    """Whether a policy that is asked once a row can be punctual; raises ConfigError."""
+    row, deadline, punctual = 1.0 / spec.rate_hz, config.policy.deadline_s, config.monitors.punctual
+    due = 0.5 * deadline if punctual.period_s is None else punctual.period_s
+    if row >= (1.0 + punctual.grace) * due or row >= deadline:
         raise ConfigError(
-            f"a policy of {spec.rate_hz:g} actions a second is asked every {row:g} s, and policy.deadline_s ="
-            f" {deadline:g} is over by then: set PolicyConfig(deadline_s={2.5 * row:g}) or bring a port"
+            f"a policy of {spec.rate_hz:g} actions a second is asked every {row:g} s, and one is due every {due:g} s"
+            f" (half of policy.deadline_s): set PolicyConfig(deadline_s={2.5 * row:g}) or bring a port"
         )
 
 

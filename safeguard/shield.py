@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from threading import RLock
 from types import MappingProxyType, TracebackType
 from typing import Self
 
@@ -171,6 +172,7 @@ class Shield:
         self._modes, self.mode_inputs = ModeState.initial(self.table, mode, estops), ModeInputs()
         self.episode, self._sequence = -1, commands
         self._people = People(self.config)
+        self._lock = RLock()  # people act from threads of their own, between two ticks
         self.self_test = self_test(self.platform)
         self._owns_journal = not (audit is None or isinstance(audit, Journal))
         if isinstance(audit, str | Path):
@@ -221,6 +223,10 @@ class Shield:
         Returns:
             The decision; its command is what to send. Never raises for what a policy, sensor or solver does.
         """
+        with self._lock:
+            return self._stepped(observation, now)
+
+    def _stepped(self, observation: Observation, now: int | None) -> Decision:
         self._ensure_episode()
         now = self._clock() if now is None else now
         watch = [time.perf_counter_ns()]
@@ -228,7 +234,7 @@ class Shield:
         seen, state = self._see(observation, now)
         watch.append(time.perf_counter_ns())
         bare = self._bare(observation, state)
-        arrived = self._lease.ask(observation, bare, self.platform, now)
+        arrived = self._lease.ask(observation, bare, now)
         source = self._lease.holder
         received = self._intake.receive(arrived, source.spec, now, observation, source.name)
         self._accept(source, arrived, received)
@@ -367,7 +373,8 @@ class Shield:
             self._people.taken()
         if not _PERSON.isdisjoint(causes):
             self._halted = True
-        self._people.stop_reason = ""
+        if Cause.OPERATOR_STOP in causes:  # one that came after the checks is for the next tick
+            self._people.stop_reason = ""
         return outputs
 
     def _substitutes(self, parts: Parts, now: int) -> int:
@@ -434,15 +441,17 @@ class Shield:
         Args:
             operator: who. reason: why. simulated: a script stood in for the person.
         """
-        self._ensure_episode()
-        self._human("acknowledge", operator, reason, simulated)
-        self._people.acknowledge()
+        with self._lock:
+            self._ensure_episode()
+            self._human("acknowledge", operator, reason, simulated)
+            self._people.acknowledge()
 
     def stop(self, *, operator: str, reason: str, simulated: bool = False) -> None:
         """Ask for a stop; takes effect in the next tick, also across the start of an episode."""
-        self._ensure_episode()
-        self._human("stop", operator, reason, simulated)
-        self._people.stop(reason)
+        with self._lock:
+            self._ensure_episode()
+            self._human("stop", operator, reason, simulated)
+            self._people.stop(reason)
 
     def jog(self, velocity: ArrayLike, *, operator: str, reason: str, simulated: bool = False) -> None:
         """Move the body by hand in HOLD: slowly, and only away from limits and links that are near.
@@ -457,10 +466,11 @@ class Shield:
         Raises:
             ConfigError: nobody's name, or not one number within the limits for every joint.
         """
-        self._ensure_episode()
         wanted = joint_velocities(velocity, self.platform.joints, self.platform.v_max)
-        self._human("jog", operator, reason, simulated, velocity=wanted.tolist())
-        self._people.jog(wanted)
+        with self._lock:
+            self._ensure_episode()
+            self._human("jog", operator, reason, simulated, velocity=wanted.tolist())
+            self._people.jog(wanted)
 
     def give(self, source: str, *, operator: str, reason: str, simulated: bool = False) -> None:
         """Let another source hold the command from the next tick on; its motion is ramped like a first one.
@@ -474,11 +484,13 @@ class Shield:
         Raises:
             ConfigError: nobody's name, or no source of that name.
         """
-        self._ensure_episode()
         self._lease.named(source)
-        self._human("give", operator, reason, simulated, to=source)
-        if self._lease.give(source):
-            self._ramp.begin()
+        with self._lock:
+            self._ensure_episode()
+            self._human("give", operator, reason, simulated, to=source)
+            if self._lease.give(source):
+                self._ramp.begin()
+                self._intake.handed(source)
 
     def _human(self, action: str, operator: str, reason: str, simulated: bool, **more: Json) -> None:
         if not operator:
@@ -501,6 +513,10 @@ class Shield:
             task: what the robot is to do.
             info: ``scenario``, ``seed``, ``faults`` for the record.
         """
+        with self._lock:
+            self._opened(task, info)
+
+    def _opened(self, task: str, info: Mapping[str, Json]) -> None:
         self._forget()
         body: dict[str, Json] = {
             "task": task,
@@ -533,8 +549,9 @@ class Shield:
 
     def reset(self) -> None:
         """Back to the start of the current episode; the body stays in HOLD until it is acknowledged."""
-        self._human("reset", "caller", "reset", simulated=False)
-        self._forget()
+        with self._lock:
+            self._human("reset", "caller", "reset", simulated=False)
+            self._forget()
 
     def close(self) -> None:
         """End the episode, close the journal if this shield opened it, and the ports that it made."""
@@ -542,8 +559,10 @@ class Shield:
             self._events.restart()
         if self._owns_journal and self.journal is not None:
             self.journal.close()
-        self.bank.end()
-        self._lease.close()
+        try:
+            self.bank.end()
+        finally:
+            self._lease.close()
 
     def __enter__(self) -> Self:
         return self

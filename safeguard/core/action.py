@@ -89,10 +89,11 @@ class ActionSpec:
             object.__setattr__(self, name, _names(name, getattr(self, name)))
         if not self.joints or len(set(self.joints)) != len(self.joints):
             raise SpecError(f"ActionSpec.joints must be distinct names, got {self.joints!r}")
-        if not 0.0 < self.rate_hz < math.inf or self.chunk < 1:
-            raise SpecError(
-                f"ActionSpec needs rate_hz > 0 and chunk >= 1, got rate_hz={self.rate_hz}, chunk={self.chunk}"
-            )
+        object.__setattr__(self, "rate_hz", _positive("rate_hz", self.rate_hz))
+        chunk = _positive("chunk", self.chunk)
+        if chunk != int(chunk):
+            raise SpecError(f"ActionSpec.chunk must be a whole number of rows, got {self.chunk!r}")
+        object.__setattr__(self, "chunk", int(chunk))
         if not isinstance(self.unit, str):
             object.__setattr__(self, "unit", _names("unit", self.unit))
             self._one_each("unit", len(self.unit))
@@ -108,6 +109,8 @@ class ActionSpec:
         low, high = (None if bound is None else self.column(name) for name, bound in self._range())
         if low is not None and high is not None and not all(a < b for a, b in zip(low, high, strict=True)):
             raise SpecError(f"ActionSpec.low must be below high in every column, got {self.low!r} and {self.high!r}")
+        if any(gain < 0.0 for name in ("kp", "kd") if getattr(self, name) is not None for gain in self.column(name)):
+            raise SpecError(f"gains of a PD target must not be negative, got kp={self.kp!r}, kd={self.kd!r}")
         gains = self.kp is not None, self.kd is not None
         if gains != (self.reference is Reference.PD_TARGET,) * 2:
             raise SpecError(f"kp and kd go with PD_TARGET and only with it; the reference is {self.reference.value}")
@@ -204,6 +207,15 @@ class ActionSpec:
 def spec_differences(one: ActionSpec, other: ActionSpec) -> tuple[str, ...]:
     """Names of the fields in which two specs differ."""
     return tuple(item.name for item in fields(one) if getattr(one, item.name) != getattr(other, item.name))
+
+
+def _positive(field: str, given: Any) -> float:
+    """A plain number above 0."""
+    if isinstance(given, int | float | np.integer | np.floating) and not isinstance(given, bool):
+        number = float(cast("float", given))
+        if 0.0 < number < math.inf:
+            return number
+    raise SpecError(f"ActionSpec needs rate_hz > 0 and chunk >= 1, got {field}={given!r}")
 
 
 def _names(field: str, given: Any) -> tuple[str, ...]:

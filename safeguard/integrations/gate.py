@@ -8,6 +8,7 @@ drives, and asks again. Rows that keep every limit, with a stop behind those tha
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -126,20 +127,24 @@ class ChunkGate:
         self._columns = [spec.joints.index(name) for name in spec.others]
         self._others = OtherColumns(_start(spec)[self._columns], spec.chunk if plays_on else self.plays)
         self._speed, self._anchor, self._seq = Speedometer(), robot.home, 0
+        self._lock = threading.RLock()  # people act from threads of their own
 
     # -- people ---------------------------------------------------------------------------------------
 
     def begin_episode(self, task: str) -> None:
         """Start an episode. What the drives were told stays known, and a stop stays until it is acknowledged."""
-        self.shield.begin_episode(task, told=jsonable(self._arm.carried()))
+        with self._lock:
+            self.shield.begin_episode(task, told=jsonable(self._arm.carried()))
 
     def acknowledge(self, *, operator: str, reason: str) -> None:
         """Allow motion; from HOLD and worse only at standstill with every cause clear. A person's act."""
-        self.shield.acknowledge(operator=operator, reason=reason)
+        with self._lock:
+            self.shield.acknowledge(operator=operator, reason=reason)
 
     def stop(self, *, operator: str, reason: str) -> None:
         """Ask for a stop; the next answer brakes."""
-        self.shield.stop(operator=operator, reason=reason)
+        with self._lock:
+            self.shield.stop(operator=operator, reason=reason)
 
     def close(self) -> None:
         """End the episode and the record."""
@@ -178,6 +183,19 @@ class ChunkGate:
             reason: why there are no actions, or none that can be used, for the record.
             now: time of the measurement and of the answer, ns; the clock's if None.
         """
+        with self._lock:
+            return self._offered(q, actions, instruction, estop, others, reason, now)
+
+    def _offered(
+        self,
+        q: ArrayLike,
+        actions: ArrayLike | None,
+        instruction: str | None,
+        estop: bool,
+        others: ArrayLike | None,
+        reason: str,
+        now: int | None,
+    ) -> GateAnswer:
         if self.shield.episode < 0:
             self.begin_episode("unnamed")
         now = now if _is_time(now) else self._clock()
@@ -189,6 +207,8 @@ class ChunkGate:
         state = self._speed.state(measured, now)
         if self._arm.oddity(state) is None:
             self._anchor = state.q
+        elif self._arm.told is not None:  # the host counts from where its drives are, not from where they were
+            self._anchor = self._arm.told.at(now).q
         played = self._others.played(self._arm.told, now)
         self._seq += 1
         self._port.load(self._proposal(wanted, now, reason))

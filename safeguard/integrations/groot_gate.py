@@ -121,6 +121,8 @@ class GrootGate:
             self._gate.stop(operator=operator, reason=reason)
 
     def _begin(self, task: str) -> None:
+        if self._begun:
+            self._start_by = ""  # the supervised start was that of the first episode
         self._gate.begin_episode(task)
         self._begun = True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -128,3 +130,12 @@ def test_controllers_keep_nothing_between_calls() -> None:
         control.reset()
         again = control.nominal(proposal(), STATE, T_OBS + 120 * MS)
         assert first.value.tobytes() == again.value.tobytes()
+
+
+def test_a_single_action_bridges_the_time_in_which_the_next_one_is_computed() -> None:
+    """It goes on for one row more, and then expires like every other."""
+    control = controller_for(replace(spec(Reference.VELOCITY, "rad/s"), chunk=1), JOINTS)
+    said = replace(proposal(), actions=ROWS[:1])
+    row = round(1e9 / spec().rate_hz)
+    assert control.nominal(said, STATE, T_OBS + 2 * row - MS).kind is NominalKind.VELOCITY
+    assert control.nominal(said, STATE, T_OBS + 2 * row + MS).kind is NominalKind.ACCELERATION

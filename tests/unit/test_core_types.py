@@ -103,3 +103,43 @@ def test_everywhere_is_all(flags: list[Any]) -> None:
     array = np.array(flags, dtype=bool)
     assert everywhere(array) == array.all()
     assert not everywhere(np.array([0.0, np.nan]) <= 1.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"chunk": 2.5}, "whole number of rows"),
+        ({"chunk": True}, "chunk=True"),
+        ({"rate_hz": "20"}, "rate_hz='20'"),
+        ({"unit": "N.m"}, "column 'a': absolute actions cannot be in 'N.m'"),
+        ({"unit": ("rad",)}, "unit has 1 entries for 2 columns"),
+        ({"scale": (1.0, 2.0, 3.0)}, "scale has 3 entries for 2 columns"),
+        ({"scale": (1.0, 0.0)}, "scale must not be 0"),
+        ({"offset": float("nan")}, "offset must be a finite number"),
+        ({"offset": "1"}, "offset must be a finite number"),
+        ({"low": 1.0, "high": 1.0}, "low must be below high"),
+        ({"others": ("c",)}, "others must name some columns"),
+        ({"others": ("a", "b")}, "others must name some columns"),
+        ({"kp": 1.0, "kd": 1.0}, "go with PD_TARGET"),
+        ({"reference": Reference.PD_TARGET}, "go with PD_TARGET"),
+        ({"reference": Reference.PD_TARGET, "kp": -1.0, "kd": 1.0}, "must not be negative"),
+        ({"joints": "ab"}, "must be a list of names"),
+    ],
+    ids=str,
+)
+def test_a_spec_that_means_nothing_is_refused(wrong: dict[str, object], words: str) -> None:
+    """The error names the field, the value and what it should be."""
+    given: dict[str, Any] = {"joints": ("a", "b"), "unit": "rad", "reference": Reference.ABSOLUTE, "rate_hz": 10.0}
+    given |= wrong
+    with pytest.raises(SpecError, match=words):
+        ActionSpec(**given)
+
+
+def test_a_spec_takes_arrays_for_tuples() -> None:
+    """What numpy gives is held as plain values that can be compared, hashed and recorded."""
+    loose: dict[str, Any] = {"joints": ["a", "b"], "unit": np.array(["rad", "deg"]), "reference": Reference.ABSOLUTE}
+    loose |= {"rate_hz": np.float32(20.0), "chunk": np.int64(8), "scale": np.ones(2), "low": -1}
+    given = ActionSpec(**loose)
+    assert given == ActionSpec(("a", "b"), ("rad", "deg"), Reference.ABSOLUTE, 20.0, 8, scale=(1.0, 1.0), low=-1.0)
+    assert {type(given.rate_hz), type(given.chunk), type(given.low)} == {float, int}
+    assert hash(given)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -472,3 +474,50 @@ def test_the_record_says_why_the_policy_failed() -> None:
             details = [v.detail for v in decision.verdicts if v.cause is Cause.PROPOSAL_INVALID]
             assert len(details) == 1
             assert f"the policy failed: {told}" in details[0]
+
+
+@pytest.mark.parametrize("reference", [Reference.CHUNK_RELATIVE, Reference.DELTA])
+def test_without_a_measurement_relative_rows_count_from_where_the_drives_are(reference: Reference) -> None:
+    """The host adds to where its drives are by now: a stop is not told from where they were at the last offer."""
+    robot, rows = RobotModel.load("panda"), 10
+    with ChunkGate(robot, ActionSpec(robot.joints, "rad", reference, 20.0, rows), config=QUICK, plays=5) as asked:
+        asked.begin_episode("test")
+        asked.acknowledge(operator="ada", reason="go")
+        q, now, speed = robot.home.copy(), NS_PER_S, 0.0
+        for _ in range(40):
+            moving = asked.shield.mode is Mode.NOMINAL
+            steps = np.minimum(speed + 0.002 * np.arange(1, rows + 1), 0.02) if moving else np.zeros(rows)
+            wanted = np.outer(np.cumsum(steps) if reference is Reference.CHUNK_RELATIVE else steps, np.ones(robot.n))
+            told = asked.offer(q, wanted, now=now).actions
+            speed = steps[4]
+            q = q + (told[4] if reference is Reference.CHUNK_RELATIVE else told[:5].sum(axis=0))
+            now += 5 * NS_PER_S // 20
+            if speed >= 0.02:
+                break
+        assert speed == pytest.approx(0.02), "it moves"
+        first = asked.offer(np.full(robot.n, np.nan), None, now=now).actions[0]
+        assert np.abs(first).max() <= 0.021, "a jump"
+
+
+def test_a_stop_from_another_thread_is_never_lost() -> None:
+    """Whenever it comes, also in the middle of a tick, one of the next ticks stops."""
+    asked = gate()
+    host = Host(asked)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for trial in range(60):
+            asked.shield.begin_episode("t")
+            asked.acknowledge(operator="ada", reason="go")
+            person = threading.Timer(1e-5 * trial, lambda: asked.stop(operator="ada", reason="stop!"))
+            person.start()
+            causes: set[Cause] = set()
+            for k in range(4):
+                if k == 3:
+                    person.join()
+                host.now += NS_PER_S
+                causes |= set(asked.offer(host.q, host.hold(), now=host.now).decision.causes)
+            assert Cause.OPERATOR_STOP in causes
+    finally:
+        sys.setswitchinterval(switch)
+        asked.close()

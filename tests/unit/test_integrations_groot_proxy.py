@@ -77,6 +77,15 @@ def test_the_supervised_start_is_given_once_and_only_from_boot() -> None:
         assert world.ride(8)[1]["safeguard"]["mode"] == "HOLD"
 
 
+def test_the_supervised_start_is_not_that_of_an_episode_that_a_person_began() -> None:
+    """The first episode failed; the second one waits for whoever began it, although its server is well."""
+    answers = iter([saying(b"\xc1")])
+    with World(lambda request: next(answers, wave)(request), start_by="mira") as world:
+        world.ask()
+        world.proxy.begin_episode("second")
+        assert world.ride(8)[1]["safeguard"]["mode"] == "HOLD"
+
+
 def test_rows_that_break_a_limit_are_changed_in_the_same_form() -> None:
     """A jump of the wrist: other numbers, same keys, shapes and dtypes; the gripper and the lamp as they were."""
     far = np.tile(ROBOT.home + np.array([0, 0, 0, 0, 0, 0, 0.5]), (1, CHUNK, 1))

@@ -12,13 +12,13 @@ import pytest
 from safeguard.audit.reader import read_run
 from safeguard.audit.records.registry import DecisionRecord, EpisodeOpen, Human
 from safeguard.core.config import PolicyConfig
-from safeguard.core.enums import Authority, Cause, Mode, Reference
+from safeguard.core.enums import Authority, Cause, Enforcement, Mode, Reference
 from safeguard.core.errors import ConfigError, SpecError
 from safeguard.core.types import ActionSpec, Observation, Proposal, TorqueCommand, Vector
 from safeguard.policies import as_policy
 from safeguard.replay import replay_run
 from safeguard.shield import Shield
-from tests.laws.lab import CONFIG, PERIOD, Lab, near, panda, spec
+from tests.laws.lab import CONFIG, PERIOD, ROWS, Lab, near, panda, spec
 
 SECOND = 1_000_000_000
 N = panda().n
@@ -309,3 +309,115 @@ def test_a_policy_that_cannot_be_on_time_is_refused_at_start() -> None:
     with pytest.raises(ConfigError, match=r"deadline_s=0\.5"):
         Shield(panda(), slow)
     Shield(panda(), slow, config=CONFIG.model_copy(update={"policy": PolicyConfig(deadline_s=0.5)})).close()
+
+
+def test_a_stick_that_is_let_go_stops_the_body_and_is_no_frozen_policy() -> None:
+    """The same zeros again and again, while the body slows down: no cause, no HOLD, and the policy can go on."""
+    lab, hand = desk(Hand(speed=0.3))
+    lab.start(300)
+    give(lab, "teleop")
+    lab.run(400)
+    hand.speed = 0.0
+    seen = lab.run(400)
+    assert {cause for d in seen for cause in d.causes} <= {Cause.UNCALIBRATED}
+    assert np.abs(lab.v).max() < 1e-3
+    give(lab, "policy")
+    assert all(d.authority is Authority.POLICY for d in lab.run(200))
+
+
+def test_a_policy_at_a_fixed_target_may_go_on_after_somebody_moved_the_body() -> None:
+    """Its chunk is the same as before; that the joints moved was not its doing."""
+    home = panda().home
+
+    def at_home(seen: Observation) -> Vector:
+        return np.tile(home, (ROWS, 1))
+
+    lab, _ = desk(Hand(speed=0.2), guest=at_home)
+    lab.start(300)
+    give(lab, "teleop")
+    lab.run(200)
+    assert np.abs(lab.q - home).max() > 0.02
+    give(lab, "policy")
+    lab.tick()
+    assert all(Cause.PROPOSAL_REPEATED not in d.causes for d in lab.decisions[-1:])
+
+
+@pytest.mark.parametrize("rate_hz", [10.0, 30.0, 50.0, 100.0])
+def test_single_velocities_follow_on_one_another(rate_hz: float) -> None:
+    """Through the port that a shield makes, a constant speed is a constant speed, with nothing in between."""
+    action = ActionSpec(panda().joints, "rad/s", Reference.VELOCITY, rate_hz)
+    lab = Lab(lambda seen: np.full((1, N), 0.1), action=action).start(300)
+    speeds: list[Vector] = []
+    for _ in range(300):
+        lab.tick()
+        speeds.append(lab.v.copy())
+    assert np.ptp(speeds, axis=0).max() < 1e-3
+    assert np.mean(speeds) == pytest.approx(0.1, abs=1e-3)
+
+
+class Broken(Hand):
+    """A hand whose reset fails for a while."""
+
+    failing = True
+
+    def reset(self) -> None:
+        """Raises, until it is mended."""
+        if self.failing:
+            raise SystemExit("serial line gone")
+        super().reset()
+
+
+def test_a_source_whose_reset_fails_costs_the_others_nothing() -> None:
+    """It is asked again before it is listened to; until then it says nothing usable, in its own words."""
+    hand = Broken()
+    lab, _ = desk(hand)
+    lab.start(100)
+    assert lab.decisions[-1].authority is Authority.POLICY
+    give(lab, "teleop")
+    assert any("serial line gone" in v.detail for v in lab.tick().verdicts)
+    give(lab, "policy")
+    hand.failing = False
+    lab.run(100)
+    give(lab, "teleop")
+    assert not {Cause.PROPOSAL_INVALID} & set(lab.tick().causes)
+
+
+@pytest.mark.parametrize("enforcement", [Enforcement.OFF, Enforcement.MONITOR_ONLY])
+def test_what_was_said_long_ago_is_not_carried_out_unfiltered(enforcement: Enforcement) -> None:
+    """Without enforcement the raw proposal goes out; on a second hand-over there is none before a new one came."""
+    lab, hand = desk(Hand(speed=0.3), enforcement=enforcement)
+    lab.start(100)
+    give(lab, "teleop")
+    lab.run(50)
+    hand.silent = True
+    give(lab, "policy")
+    lab.run(500)
+    give(lab, "teleop")
+    before = lab.q.copy()
+    lab.run(200)
+    assert np.abs(lab.q - before).max() < 0.05
+
+
+def test_a_source_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
+    """What a binding says of its proposals is replayed in the same words."""
+    hand = Hand()
+    lab = Lab(near)
+    lab.shield = Shield(
+        panda(), as_policy(near, spec=spec(), name="guest"), period=PERIOD, config=RAMPED, sources={"arm: left": hand},
+        audit=tmp_path / "run",
+    )  # fmt: skip
+    lab.shield.begin_episode("colon")
+    lab.start(60)
+    give(lab, "arm: left")
+    lab.run(30)
+    hand.spec = replace(hand.spec, others=())
+    hand.speed = float("inf")
+    lab.run(30)
+    lab.shield.close()
+    assert replay_run(tmp_path / "run").divergence is None
+
+
+def test_a_source_is_not_called_what_the_policy_calls_itself() -> None:
+    """Records could not tell them apart."""
+    with pytest.raises(ConfigError, match="calls itself"):
+        Shield(panda(), as_policy(near, spec=spec(), name="guest"), sources={"guest": Hand()})

@@ -401,7 +401,7 @@ def test_highway_env_vehicles_have_their_columns_one_after_another() -> None:
         ({"type": "TrajectoryAction"}, "'TrajectoryAction' is not described here; known: ContinuousAction"),
         ({}, "action has no 'type'"),
         ({"type": "MultiAgentAction"}, "MultiAgentAction has no 'action_config'"),
-        (object(), "say rate_hz="),
+        pytest.param(object(), "say rate_hz=", id="object"),
     ],
     ids=str,
 )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from safeguard.controllers.brake import StopPlan
 from safeguard.controllers.row_arm import RowArm
 from safeguard.controllers.rows import RowCheck, RowPath
 from safeguard.controllers.rows_control import RowControl
@@ -241,7 +242,7 @@ def test_where_no_new_stop_is_verified_the_told_rows_and_their_stop_go_on(monkey
     monkeypatch.setattr(made._check, "stop_refusal", saying("not shown to stay clear"))
     position = made.backup(at(gentle()[5], now)).position
     assert position is not None
-    assert np.array_equal(position[:3], gentle()[5:8])
+    assert position[:2] == pytest.approx(0.5 * (gentle()[5:7] + gentle()[6:8]))  # it is in the middle of a row
     slower = np.abs(np.diff(position[2:], axis=0))
     assert (slower[1:] <= slower[:-1]).all()
 
@@ -426,3 +427,20 @@ def test_a_path_of_one_row_has_a_middle() -> None:
     assert isinstance(made.told, RowPath)
     assert made.told.at(ROW // 2).q == pytest.approx(HOME + 0.005)
     assert np.array_equal(made.told.at(9 * ROW).q, HOME + 0.01)
+
+
+@pytest.mark.parametrize("asked", [3.0, 3.4, 4.0, 7.7, 9.0, 12.0])
+def test_onward_goes_on_where_the_drives_are(asked: float) -> None:
+    """The next rows are where the told path leads in whole rows from now: none stands, none is stretched."""
+    row_ns, n = 50_000_000.0, 2
+    q = np.outer(np.arange(11.0) ** 1.5 * 0.01, np.ones(n))
+    v = np.vstack((np.zeros(n), np.diff(q, axis=0) / 0.05))
+    path = RowPath(q, v, 0, 10, StopPlan(q[8], v[8], np.full(n, 10.0), 0), 8, row_ns)
+    ahead = path.onward(round(asked * row_ns), 6)
+    for i, row in enumerate(ahead, start=1):
+        x = asked + i
+        if x < 8.0:
+            k = int(x)
+            assert row == pytest.approx(q[k] + (x - k) * (q[k + 1] - q[k]), abs=1e-9)
+        else:
+            assert row == pytest.approx(path.stop.positions(np.array([[(x - 8.0) * 0.05]]))[0], abs=1e-9)

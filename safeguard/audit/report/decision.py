@@ -175,10 +175,18 @@ def _facts(row: Intervention) -> str:
     return term_list({name: escape(text) for name, text in facts.items()}) + timings
 
 
+def _spec_of(episode: EpisodeSummary, arrival: Arrival) -> Spec | None:
+    """What the numbers of the source mean that this proposal came from."""
+    source, opened = arrival.proposal.source, episode.opened
+    return next(
+        (spec for name, spec in opened.sources.items() if source == name or source.startswith(f"{name}: ")), opened.spec
+    )
+
+
 def _joints(run: RunSummary, episode: EpisodeSummary, row: Intervention) -> str:
     body, decision = row.body, row.body.decision
     q, v = decode_array(body.observation.state.q), decode_array(body.observation.state.v)
-    target = None if row.arrival is None else target_of(row.arrival, body.now, episode.opened.spec)
+    target = None if row.arrival is None else target_of(row.arrival, body.now, _spec_of(episode, row.arrival))
     sent, what = released(decision.command)
     names = _names(run, max(sent.size, q.size))
     lower, upper, torque = _bounds(run, len(names))
