@@ -11,6 +11,7 @@ import pytest
 
 from safeguard.audit.reader import read_run
 from safeguard.audit.records.registry import DecisionRecord, EpisodeOpen, Human
+from safeguard.audit.report.page import write_report
 from safeguard.core.config import PolicyConfig
 from safeguard.core.enums import Authority, Cause, Enforcement, Mode, Reference
 from safeguard.core.errors import ConfigError, SpecError
@@ -421,3 +422,14 @@ def test_a_source_is_not_called_what_the_policy_calls_itself() -> None:
     """Records could not tell them apart."""
     with pytest.raises(ConfigError, match="calls itself"):
         Shield(panda(), as_policy(near, spec=spec(), name="guest"), sources={"guest": Hand()})
+
+
+def test_the_report_reads_the_holder_s_numbers_in_the_holder_s_units(tmp_path: Path) -> None:
+    """What a person asked for is a speed, though the policy's numbers are positions."""
+    lab, _ = desk(Hand(speed=30.0), audit=tmp_path / "run")
+    lab.start(100)
+    give(lab, "teleop")
+    lab.run(100)
+    lab.shield.close()
+    page = write_report(tmp_path / "run").read_text("utf-8")
+    assert "rad/s, velocity" in page
