@@ -13,7 +13,7 @@ from gymnasium.error import ResetNeeded
 from safeguard.audit.journal.journal import Journal
 from safeguard.audit.journal.settings import AuditConfig
 from safeguard.core.config import ShieldConfig
-from safeguard.core.enums import Authority, Enforcement, Mode
+from safeguard.core.enums import Authority, Cause, Enforcement, Mode
 from safeguard.core.errors import ConfigError, SpecError
 from safeguard.core.robot import RobotModel
 from safeguard.core.types import (
@@ -63,12 +63,14 @@ class ShieldedEnv(Wrapper[Any, Any, Any, Any]):
     Between ``reset`` and the first ``step`` the environment stands still. The shield's start falls into that time: its
     standstill, and the acknowledgement of a scripted operator (recorded as simulated), who also lets the robot go on
     after a hold, at standstill. ``info["safeguard"]`` of a reset says how it went: ``mode``, ``start_ticks``,
-    ``redrawn``.
+    ``redrawn``. A stop that was asked for through ``env.shield.stop`` is not the script's to undo: it stays, also
+    across resets, until acknowledgements through ``env.shield.acknowledge`` let the agent move the robot again.
 
     Args:
         env: the environment.
         robot: its robot.
-        spec: what the agent's numbers mean, one action at a time; ``rate_hz`` is how often it acts.
+        spec: what the agent's numbers mean, one action at a time, joints of the robot only; ``rate_hz`` is how often it
+            acts.
         state: of the environment, its robot as a ``RobotState`` or (q, v), in the order of ``robot.joints``.
         command: the environment's action for a command (see ``StepPorts``).
         ports: in place of these two, where the environment takes commands otherwise (``mujoco_ports``).
@@ -83,7 +85,7 @@ class ShieldedEnv(Wrapper[Any, Any, Any, Any]):
         redraws: how often the environment is reset again where it starts from a state without a verified stop.
 
     Raises:
-        SpecError: the spec does not fit the robot, or means chunks.
+        SpecError: the spec does not fit the robot, means chunks, or has columns that are no joints of it (``others``).
         ConfigError: no range of actions, periods that do not fit, ``state`` and ``command`` missing.
 
     Attributes:
@@ -111,6 +113,7 @@ class ShieldedEnv(Wrapper[Any, Any, Any, Any]):
         redraws: int = 20,
     ) -> None:
         super().__init__(env)
+        _only_joints(spec)
         self.ports = ports or _step_ports(env, state, command, period)
         period = self.ports.period
         self.spec_of_actions, self.task, self.operator = spec, task, operator
@@ -133,7 +136,7 @@ class ShieldedEnv(Wrapper[Any, Any, Any, Any]):
         )
         self._executed = Executed(spec, robot.joints, period, config.policy.tracking_omega_radps)
         self._now = self._acknowledged = 0
-        self._begun = False
+        self._begun = self._stopped = False
         self._account: Account | None = None
 
     # -- an episode -----------------------------------------------------------------------------------
@@ -142,8 +145,8 @@ class ShieldedEnv(Wrapper[Any, Any, Any, Any]):
         """Begin an episode from a state whose stop is verified.
 
         Raises:
-            ConfigError: the environment does not start from such a state, however often it is asked; or the shield is
-                locked out after too many emergency stops.
+            ConfigError: the environment does not start from such a state, however often it is asked; ``state`` has no
+                answer while the shield starts; or the shield is locked out after too many emergency stops.
         """
         why = ""
         for redrawn in range(self._redraws + 1):
@@ -166,15 +169,7 @@ class ShieldedEnv(Wrapper[Any, Any, Any, Any]):
 
     def _inadmissible(self) -> str:
         """Why the shield cannot start from where the environment is, or ""."""
-        try:
-            q, v = self.ports.measure()
-        except Exception as error:
-            raise ConfigError(f"state= raised {type(error).__name__}: {error}") from error
-        platform, state = self.shield.platform, RobotState(q, v, self._now)
-        if q.shape != v.shape or q.shape != (len(platform.joints),):
-            raise ConfigError(
-                f"state= must return q and v of {', '.join(platform.joints)}, got the shapes {q.shape} and {v.shape}"
-            )
+        platform, state = self.shield.platform, self._wired()
         if self.shield.enforcement is Enforcement.OFF:
             return ""
         if why := platform.plausible(state) or platform.reset(state):
@@ -183,6 +178,19 @@ class ShieldedEnv(Wrapper[Any, Any, Any, Any]):
         if margins.clearance < 0.0:
             return f"{margins.nearest} overlap by {-margins.clearance:.3f} m"
         return ""
+
+    def _wired(self) -> RobotState:
+        """Where the robot is; raises ``ConfigError`` where ``state`` does not say it."""
+        try:
+            q, v = self.ports.measure()
+        except Exception as error:
+            raise ConfigError(f"state= raised {type(error).__name__}: {error}") from error
+        joints, state = self.shield.platform.joints, RobotState(q, v, self._now)
+        if not self._measures_all(state):
+            raise ConfigError(
+                f"state= must return q and v of {', '.join(joints)}, got the shapes {q.shape} and {v.shape}"
+            )
+        return state
 
     def _start(self, seed: int | None) -> int:
         """Begin the shield's episode; its start passes while the environment stands still. How many ticks that took.
@@ -196,8 +204,8 @@ class ShieldedEnv(Wrapper[Any, Any, Any, Any]):
         ticks = 0
         for _ in range(_STAGES if self.operator is not None else 0):
             for _ in range(dwell):
-                state = self._measured()
-                if not self.shield.platform.standstill(state):
+                state = self._wired()
+                if not self._stands(state):
                     return ticks
                 self._decide(state)
                 ticks += 1
@@ -251,9 +259,13 @@ class ShieldedEnv(Wrapper[Any, Any, Any, Any]):
 
     def _decide(self, state: RobotState) -> Decision:
         decision = self.shield.step(Observation(state), now=self._now)
+        if Cause.OPERATOR_STOP in decision.causes:
+            self._stopped = True
+        elif decision.authority is Authority.POLICY:  # somebody acknowledged: the script did not
+            self._stopped = False
         held = decision.authority is Authority.BACKUP or decision.authority is Authority.NONE
         due = held and self._now - self._acknowledged >= _AGAIN_NS and decision.mode is not Mode.LOCKOUT
-        if due and state.q.size and self.shield.platform.standstill(state):
+        if due and self._stands(state):
             self._acknowledge("standstill after a hold")
         self._now += self._period_ns
         return decision
@@ -265,8 +277,15 @@ class ShieldedEnv(Wrapper[Any, Any, Any, Any]):
         except Exception:  # noqa: BLE001  a sensor that fails is no reason to leave the body alone
             return RobotState(_NOWHERE, _NOWHERE, self._now)
 
+    def _measures_all(self, state: RobotState) -> bool:
+        return state.q.shape == state.v.shape == (len(self.shield.platform.joints),)
+
+    def _stands(self, state: RobotState) -> bool:
+        """At standstill; what was not measured, or of other joints, is not."""
+        return self._measures_all(state) and self.shield.platform.standstill(state)
+
     def _acknowledge(self, reason: str) -> None:
-        if self.operator is not None:
+        if self.operator is not None and not self._stopped:
             self._acknowledged = self._now
             self.shield.acknowledge(operator=self.operator, reason=reason, simulated=True)
 
@@ -291,6 +310,17 @@ def suited(config: ShieldConfig, step_s: float) -> ShieldConfig:
         for section, values in open_values.items()
     }
     return config.model_copy(update=changed)
+
+
+def _only_joints(spec: ActionSpec) -> None:
+    """Refuse columns that nothing would carry out: only commands for the robot's joints reach the environment."""
+    if spec.others:
+        names = ", ".join(spec.others)
+        raise SpecError(
+            f"ShieldedEnv moves the robot's joints, and nothing would carry out others=({names}): leave {names} out of "
+            "the spec. A wrapper around ShieldedEnv can take such columns off the action and leave their values where "
+            "command= or the environment reads them"
+        )
 
 
 def _step_ports(
