@@ -16,7 +16,7 @@ from safeguard.core.enums import Reference
 from safeguard.core.errors import SpecError
 from safeguard.core.protocols import Policy
 from safeguard.core.types import ActionSpec
-from safeguard.policies.onnx_metadata import contradiction, declared
+from safeguard.policies.onnx_metadata import contradiction, declared, in_si, says
 from safeguard.policies.wrapped import Encoder, Options, Wrapped, chained, of_columns
 
 _TYPES: Final[Mapping[str, str]] = MappingProxyType(
@@ -59,6 +59,9 @@ def onnx_policy(source: Any, spec: ActionSpec, label: str, options: Options) -> 
 def onnx_spec(source: object, rate_hz: float, **given: Any) -> ActionSpec:
     """The spec that an ONNX file's metadata declare: joints, gains, scale and default positions of a PD target.
 
+    Numbers of a file are in SI units. Its default positions are those of PD targets and of absolute positions, and say
+    nothing of other references.
+
     Args:
         source: the file's path, or its session.
         rate_hz: how often the policy is to be asked.
@@ -66,21 +69,32 @@ def onnx_spec(source: object, rate_hz: float, **given: Any) -> ActionSpec:
             ``offset``, ``reference``, …
 
     Raises:
-        SpecError: the file cannot be loaded, a field is in neither, or the two contradict one another.
+        SpecError: the file cannot be loaded, a field is in neither, the two contradict one another, or the spec is in
+            another unit than the file's numbers that it would take.
     """
     label = Path(source).stem if isinstance(source, str | Path) else type(source).__name__
     if not is_onnx(source):
         raise SpecError(f"onnx_spec needs an ONNX file or a session, got {label}")
     found = declared(_session(source, label))
     fields: dict[str, Any] = {"unit": "rad", "reference": Reference.PD_TARGET, **found, **given}
-    if fields["reference"] is not Reference.PD_TARGET:  # gains say nothing then
-        fields = {name: value for name, value in fields.items() if name in given or name not in ("kp", "kd")}
+    fields = {name: value for name, value in fields.items() if name in given or _meant(name, fields["reference"])}
     if missing := [name for name in _needed(fields["reference"]) if name not in fields]:
         raise SpecError(f"ONNX model {label!r} does not say {', '.join(missing)}: give them to onnx_spec by name")
     spec = ActionSpec(rate_hz=rate_hz, **fields)
+    taken = [name for name in ("scale", "offset") if name in fields and name not in given]
+    if taken and np.any(np.abs(in_si(spec) - 1.0) > 0.0):  # not where a column is no joint: NaN
+        raise SpecError(
+            f"ONNX model {label!r} gives {' and '.join(taken)} in SI units, the spec is in {spec.unit!r}: leave the "
+            "unit out, or give them to onnx_spec in it"
+        )
     if odd := contradiction(found, spec):
         raise SpecError(f"ONNX model {label!r}: {odd}")
     return spec
+
+
+def _meant(field: str, reference: Reference) -> bool:
+    """Whether what the file says of ``field`` is about actions of this reference."""
+    return reference is Reference.PD_TARGET if field in ("kp", "kd") else says(field, reference)
 
 
 def _needed(reference: Reference) -> tuple[str, ...]:

@@ -30,19 +30,20 @@ def is_program(source: object) -> bool:
 def torch_policy(module: Any, spec: ActionSpec, label: str, options: Options) -> Policy:
     """A module in eval mode without autograd; what it remembers is put back when an episode starts.
 
+    Put back is what ``Memory`` keeps before the first call of an episode: not objects of classes of one's own.
     A module that has a method ``reset`` forgets by that; compiled ones by both.
     """
     torch: Any = sys.modules["torch"]
     options.only(f"torch module {label!r}", "encode", "decode")
     encode = options.encoder(label, "torch module", "its input, a tensor or a tuple of several")
-    call = _call(torch, module, encode, options.decode)
     if not isinstance(module, torch.nn.Module):
-        return Wrapped(call, spec, label)
+        return Wrapped(_call(torch, module, encode, options.decode), spec, label)
     module.eval()
     own = method(module, "reset", label)
     memory = None
     if own is None or isinstance(module, torch.jit.ScriptModule):
         memory = Memory(torch, module, label)
+    call = _call(torch, module, encode, options.decode, memory)
 
     def forget() -> None:
         if memory is not None:
@@ -66,14 +67,16 @@ def program_policy(program: Any, spec: ActionSpec, label: str, options: Options)
         _compare(program, spec, label)
     module = program.module()
     memory = Memory(torch, module, label)
-    call = _call(torch, module, encode, options.decode)
+    call = _call(torch, module, encode, options.decode, memory)
     return Wrapped(call, spec, label, forget=memory.restore, digest=lambda: weights_digest(module))
 
 
-def _call(torch: Any, module: Any, encode: Encoder, decode: Decoder | None) -> Call:
+def _call(torch: Any, module: Any, encode: Encoder, decode: Decoder | None, memory: Memory | None = None) -> Call:
     mode: Callable[[], Any] = torch.inference_mode
 
     def call(observation: Any) -> Any:
+        if memory is not None:
+            memory.keep()
         with mode():
             given: Any = encode(observation)
             output = module(*given) if type(given) is tuple else module(given)

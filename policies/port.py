@@ -7,13 +7,13 @@ so latency, jitter and hangs are exactly repeatable.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TypeGuard, cast
 
 from safeguard.core.errors import ConfigError
 from safeguard.core.protocols import Policy, PolicyPort
-from safeguard.core.types import NS_PER_S, ActionSpec, Observation, Proposal, RobotState, Vector, sealed
+from safeguard.core.types import NS_PER_S, ActionSpec, Observation, Proposal, RobotState, Sensor, Vector, sealed
 from safeguard.policies.reading import words
 
 _PERIOD_S: Final = 0.1
@@ -35,7 +35,7 @@ class InlinePort:
     """Starts at most one inference per policy period, and none while one is in flight.
 
     A policy that raises proposes nothing; it does not disturb the caller. A hang lasts until ``reset``. The policy gets
-    a joint state of its own: whoever shares its memory, as ``torch.from_numpy`` does, cannot write into the shield's.
+    arrays of its own: whoever shares their memory, as ``torch.from_numpy`` does, cannot write into the shield's.
 
     Args:
         policy: who proposes.
@@ -153,10 +153,21 @@ class InlinePort:
         self.failures, self.last_error = self.failures + 1, error
 
 
-def _own(observation: Observation) -> Observation:
-    """The observation with copies of q and v."""
-    state = observation.state
-    return replace(observation, state=RobotState(_copy(state.q), _copy(state.v), state.t))
+def own(observation: Observation) -> Observation:
+    """The observation with copies of its arrays: whoever writes into them writes into nothing of the caller's."""
+    state, wrench = observation.state, observation.external_wrench
+    sensors: Mapping[str, Sensor] = observation.sensors
+    if sensors:
+        sensors = {name: Sensor(_copy(sensor.value), sensor.t) for name, sensor in sensors.items()}
+    return replace(
+        observation,
+        state=RobotState(_copy(state.q), _copy(state.v), state.t),
+        sensors=sensors,
+        external_wrench=None if wrench is None else _copy(wrench),
+    )
+
+
+_own = own
 
 
 def _copy(array: Vector) -> Vector:

@@ -17,6 +17,7 @@ from typing import Any, Final
 from safeguard.core.errors import ConfigError
 from safeguard.core.protocols import Policy
 from safeguard.core.types import NS_PER_S, ActionSpec, Observation, Proposal
+from safeguard.policies.port import own
 
 LONGEST_DEADLINE_S: Final = 1e5
 _LONGEST: Final = 2000  # characters of an error that are kept
@@ -41,7 +42,8 @@ class WaitingPort:
     """Keeps one call of a blocking policy under way, at most one for every policy period.
 
     A call that is not back in time is given up: whatever it returns later is dropped. The next one starts when it has
-    returned, because a policy is never called twice at once. A policy that raises proposes nothing.
+    returned, because a policy is never called twice at once. A policy that raises proposes nothing. It gets
+    arrays of its own, copied in the thread, as from ``InlinePort``.
 
     Args:
         policy: who proposes. It is only ever used from the port's thread, ``reset`` and ``close`` included.
@@ -175,7 +177,7 @@ def _work(policy: Policy, jobs: queue.SimpleQueue[_Call | None]) -> None:
             if call.forget:
                 policy.reset()
                 call.forget = False
-            call.proposal, call.error = _answer(policy.infer(call.observation))
+            call.proposal, call.error = _answer(policy.infer(own(call.observation)))
         except Exception as error:  # noqa: BLE001  a guest may raise anything
             call.error = _said(error)
         except BaseException as error:  # noqa: BLE001  such as SystemExit: the guest's thread ends, and only that

@@ -213,11 +213,81 @@ def test_a_spec_that_contradicts_the_metadata_is_refused(tmp_path: Path, change:
 
 
 @pytest.mark.parametrize(
+    ("reference", "unit"),
+    [
+        (Reference.VELOCITY, "rad/s"),
+        (Reference.TORQUE, "N.m"),
+        (Reference.DELTA, "rad"),
+        (Reference.CHUNK_RELATIVE, "rad"),
+    ],
+)
+def test_default_positions_are_no_speeds_torques_or_steps(tmp_path: Path, reference: Reference, unit: str) -> None:
+    """What counts from 0 is not moved by the default positions of the file; an absolute position is."""
+    path = adding(tmp_path / "walk.onnx", [[0.0, 0.0]], metadata=LISTS)
+    spec = onnx_spec(path, 50.0, reference=reference, unit=unit)
+    assert spec.column("offset") == (0.0, 0.0)
+    assert spec.column("scale") == (0.25, 0.5)
+    as_policy(path, spec, encode=q)
+    assert onnx_spec(path, 50.0, reference=Reference.ABSOLUTE).column("offset") == (0.1, -0.2)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"unit": "deg"}, "gives scale and offset in SI units, the spec is in 'deg'"),
+        ({"unit": ("rad", "deg")}, "gives scale and offset in SI units"),
+        ({"unit": "deg", "scale": (14.324, 28.648)}, "gives offset in SI units"),
+        ({"unit": "rpm", "reference": Reference.VELOCITY}, "gives scale in SI units"),
+        ({"unit": "mN.m", "reference": Reference.TORQUE}, "gives scale in SI units"),
+    ],
+)
+def test_numbers_of_the_file_are_not_taken_for_another_unit(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    """A file says radians; who wants degrees has to say the numbers in them."""
+    path = adding(tmp_path / "walk.onnx", [[0.0, 0.0]], metadata=LISTS)
+    with pytest.raises(SpecError, match=said):
+        onnx_spec(path, 50.0, **change)
+
+
+def test_a_spec_in_degrees_is_compared_in_radians(tmp_path: Path) -> None:
+    """The same scale and zero in degrees are accepted, the radians of the file called degrees are not."""
+    path = adding(tmp_path / "walk.onnx", [[0.0, 0.0]], metadata=LISTS)
+    same: dict[str, Any] = {"unit": "deg", "scale": (14.324, 28.648), "offset": (5.7296, -11.459)}
+    spec = onnx_spec(path, 50.0, **same)
+    as_policy(path, spec, encode=q)
+    with pytest.raises(SpecError, match=r"its offset is \(0.1, -0.2\) in rad, the spec says \(0.1, -0.2\) in deg"):
+        as_policy(path, spec.changed(offset=(0.1, -0.2)), encode=q)
+    with pytest.raises(SpecError, match=r"its scale is"):
+        as_policy(path, spec.changed(unit=("rad", "deg")), encode=q)
+
+
+def test_a_column_that_is_no_joint_is_not_compared(tmp_path: Path) -> None:
+    """The joints beside a gripper are; before, one foreign unit hid all of them."""
+    path = adding(tmp_path / "walk.onnx", [[0.0, 0.0]], metadata=LISTS)
+    given: dict[str, Any] = {"unit": ("rad", "1"), "others": ("b",), "scale": (0.25, 9.0)}
+    spec = onnx_spec(path, 50.0, **given)
+    as_policy(path, spec, encode=q)
+    with pytest.raises(SpecError, match="its scale is"):
+        as_policy(path, spec.changed(scale=(0.5, 9.0)), encode=q)
+
+
+def test_scales_by_name(tmp_path: Path) -> None:
+    """A mapping from joint to scale is read as one from joint to default position is."""
+    path = adding(
+        tmp_path / "walk.onnx", [[0.0, 0.0]], metadata={**LISTS, "action_scale": json.dumps({"b": 0.5, "a": 0.25})}
+    )
+    assert onnx_spec(path, 50.0).column("scale") == (0.25, 0.5)
+
+
+@pytest.mark.parametrize(
     ("key", "text", "said"),
     [
         ("joint_damping", "soft,stiff", "must be numbers"),
         ("action_scale", "0.1,0.2,0.3", "3 entries"),
         ("default_joint_pos", json.dumps({"a": 0.0}), r"no default position of \['b'\]"),
+        ("default_joint_pos", json.dumps({"a": 0.0, "b": "low"}), "must give numbers for the default position"),
+        ("default_joint_pos", json.dumps({"a": 0.0, "b": None}), "must give numbers for the default position"),
+        ("default_joint_pos", f"[0.0, {10**400}]", "must be numbers"),
+        ("action_scale", json.dumps({".*": 0.1}), r"no scale of the actions of \['a', 'b'\]"),
     ],
 )
 def test_metadata_that_cannot_be_read_are_refused(tmp_path: Path, key: str, text: str, said: str) -> None:
@@ -225,6 +295,16 @@ def test_metadata_that_cannot_be_read_are_refused(tmp_path: Path, key: str, text
     path = adding(tmp_path / "walk.onnx", [[0.0, 0.0]], metadata={**LISTS, key: text})
     with pytest.raises(SpecError, match=said):
         as_policy(path, onnx_spec(path, 50.0), encode=q)
+    if key != "joint_damping" and "3 entries" not in said:
+        with pytest.raises(SpecError, match=said):
+            as_policy(path, SPEC, encode=q)
+
+
+def test_names_are_needed_to_read_by_name(tmp_path: Path) -> None:
+    """Default positions by name in a file that does not say its joints are refused."""
+    path = adding(tmp_path / "walk.onnx", [[0.0, 0.0]], metadata={"default_joint_pos": json.dumps({"a": 0.0})})
+    with pytest.raises(SpecError, match="no default position of any joint"):
+        as_policy(path, SPEC, encode=q)
 
 
 def test_what_is_no_onnx_file_is_refused(tmp_path: Path) -> None:

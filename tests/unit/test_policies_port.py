@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from safeguard.core.enums import Reference
 from safeguard.core.errors import ConfigError
-from safeguard.core.types import ActionSpec, Observation, Proposal, RobotState
-from safeguard.policies import InlinePort, port_for
+from safeguard.core.types import ActionSpec, Observation, Proposal, RobotState, Sensor, Vector
+from safeguard.policies import InlinePort, WaitingPort, port_for
 
 MS = 1_000_000
 SPEC = ActionSpec(("a",), "rad", Reference.ABSOLUTE, 20.0, chunk=2)
@@ -21,6 +22,13 @@ SPEC = ActionSpec(("a",), "rad", Reference.ABSOLUTE, 20.0, chunk=2)
 def observation(t: int) -> Observation:
     """A resting joint at ``t`` ns."""
     return Observation(RobotState(np.zeros(1), np.zeros(1), t))
+
+
+def arrays(observation: Observation) -> list[Vector]:
+    """Every array of an observation."""
+    wrench = observation.external_wrench
+    some = [observation.state.q, observation.state.v, *(sensor.value for sensor in observation.sensors.values())]
+    return some if wrench is None else [*some, wrench]
 
 
 class Counting:
@@ -183,20 +191,50 @@ def test_a_policy_that_cannot_forget_proposes_nothing() -> None:
     assert port.failures == 2
 
 
-def test_a_policy_cannot_write_into_the_shields_state() -> None:
-    """Whoever shares the memory of what it is shown shares a copy."""
+@pytest.mark.parametrize("thread", [False, True])
+def test_a_policy_cannot_write_into_the_shields_state(*, thread: bool) -> None:
+    """Whoever shares the memory of what it is shown shares a copy, also in a thread of its own."""
+    written = threading.Event()
 
     class Writing(Counting):
         def infer(self, observation: Observation) -> Proposal:
-            for array in (observation.state.q, observation.state.v):
+            for array in arrays(observation):
                 array.setflags(write=True)
                 array[:] = 9.0
+            written.set()
             return super().infer(observation)
 
-    seen = observation(0)
-    InlinePort(Writing()).post(seen, 0)
-    assert not seen.state.q.any()
-    assert not seen.state.v.any()
+    policy = Writing()
+    port = WaitingPort(policy, deadline_s=1.0) if thread else InlinePort(policy)
+    state = observation(0).state
+    seen = Observation(state, {"scan": Sensor(np.zeros((2, 3)), 4)}, "go", external_wrench=np.zeros(6))
+    port.post(seen, 0)
+    assert written.wait(20.0)
+    port.close()
+    assert port.failures == 0
+    assert not any(array.any() for array in arrays(seen))
+
+
+def test_a_policy_sees_what_the_shield_saw() -> None:
+    """Copies of all parts, and nothing made up where there is none."""
+    shown: list[Observation] = []
+
+    class Looking(Counting):
+        def infer(self, observation: Observation) -> Proposal:
+            shown.append(observation)
+            return super().infer(observation)
+
+    bare = observation(7)
+    state, scan = RobotState(np.ones(1), np.ones(1), 7), Sensor(np.full((2, 3), 5.0), 4)
+    full = Observation(state, {"scan": scan}, "go", np.arange(6.0), estop=True, drive_status="ok")
+    for seen in (bare, full):
+        InlinePort(Looking()).post(seen, 0)
+        own = shown.pop()
+        assert own.state.t == 7
+        assert (own.instruction, own.estop, own.drive_status) == (seen.instruction, seen.estop, seen.drive_status)
+        assert [array.tolist() for array in arrays(own)] == [array.tolist() for array in arrays(seen)]
+        assert {name: sensor.t for name, sensor in own.sensors.items()} == {n: s.t for n, s in seen.sensors.items()}
+        assert not any(array.flags.writeable for array in arrays(own))
 
 
 def test_closing_reaches_the_policy() -> None:
