@@ -29,8 +29,8 @@ class Memory:
     """The state of a torch module as it was before the first call since the last ``restore``.
 
     It is kept no sooner, so that what is loaded into the module or done to all of it (``load_state_dict``, ``double``,
-    ``to``) between ``restore`` and the next call counts. Done later, ``restore`` undoes it in the buffers, as everything
-    else, but not in the weights.
+    ``to``) between ``restore`` and the next call counts. What is done later, ``restore`` undoes in the buffers, as
+    everything else, but not in the weights.
 
     Args:
         module: a ``torch.nn.Module``, compiled (TorchScript) or not.
