@@ -225,11 +225,11 @@ def whole(socket: zmq.Socket[bytes]) -> bytes:
     """The message that has arrived at ``socket``.
 
     Raises:
-        WireError: it has several parts.
+        WireError: it has several parts. They are left where they are: close ``socket``.
     """
     import zmq
 
-    parts = socket.recv_multipart(zmq.NOBLOCK)
-    if len(parts) != 1:
-        raise WireError(f"a message of {len(parts)} parts, expected one")
-    return parts[0]
+    message = socket.recv(zmq.NOBLOCK)
+    if socket.getsockopt(zmq.RCVMORE):
+        raise WireError("a message of several parts, expected one")
+    return message

@@ -9,7 +9,6 @@ as the bytes of a ``.npy`` file in ``{"__ndarray_class__": True, "as_npy": bytes
 from __future__ import annotations
 
 import io
-import math
 import struct
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from safeguard.core.errors import ConfigError, SpecError
 from safeguard.core.types import ActionSpec, Vector
-from safeguard.policies.msgpack_arrays import WireError
+from safeguard.policies.msgpack_arrays import WireError, checked_sides, looked_over
 
 Array: TypeAlias = NDArray[Any]
 Map: TypeAlias = dict[Any, Any]
@@ -54,8 +53,9 @@ def unpacked(data: bytes) -> object:
     """The message that ``data`` is; arrays stay the maps that they came as.
 
     Raises:
-        WireError: no msgpack.
+        WireError: no msgpack, too deeply nested, or too many values.
     """
+    looked_over(data)
     try:
         return ormsgpack.unpackb(data, option=_ANY_KEYS)
     except (ValueError, TypeError) as error:
@@ -100,10 +100,9 @@ def as_array(value: object, kinds: str = "biuf") -> Array:
     shape, fortran, dtype = _header(data[: start + length])
     if dtype.kind not in kinds or (dtype.kind != "U" and dtype.itemsize > 8) or dtype.itemsize == 0:
         raise WireError(f"arrays of dtype {dtype} are not decoded here, only those of plain numbers")
-    count = math.prod(shape)
-    if count * dtype.itemsize != len(data) - start - length:
-        raise WireError(f"an array of shape {shape} and dtype {dtype} came with {len(data) - start - length} bytes")
-    flat: Array = np.frombuffer(data, dtype, count, start + length)
+    size = len(data) - start - length
+    checked_sides(shape, dtype, size)
+    flat: Array = np.frombuffer(data, dtype, size // dtype.itemsize, start + length)
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
@@ -237,12 +236,17 @@ class Columns:
         return rows
 
     def split(self, rows: Vector, like: Mapping[str, Array] | None = None) -> dict[str, Array]:
-        """The arrays of an action from ``rows``: the inverse of ``joined``, in the shapes and dtypes of ``like``."""
+        """The arrays of an action from ``rows``: the inverse of ``joined``, in the shapes of ``like``.
+
+        They have its dtypes where these are float32 or float64, else float32: a coarser type would round the rows to
+        others than those that were checked.
+        """
         arrays: dict[str, Array] = {}
         for key, indices in self._indices.items():
             shape, dtype = self._shapes(len(indices))[0], np.dtype(np.float32)
             if like is not None:
-                shape, dtype = like[key].shape, like[key].dtype
+                shape = like[key].shape
+                dtype = like[key].dtype if like[key].dtype.char in "fd" else dtype
             arrays[key] = rows[:, indices].astype(dtype).reshape(shape)
         return arrays
 

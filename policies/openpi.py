@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from safeguard.policies.websocket import Channel
 
 MOST_BYTES: Final = 64 << 20
-"""Of one message, unless told otherwise."""
+"""Of an observation, unless told otherwise."""
+MOST_ANSWERED: Final = 4 << 20
+"""Bytes of an answer, unless told otherwise: a chunk of 50 rows for 32 columns has 13 kB."""
 _LONGEST: Final = 500  # characters of a server's own words
 
 Encode = Callable[[Observation], Mapping[str, object]]
@@ -49,7 +51,7 @@ class OpenPiLink:
         MissingExtraError: the extra ``remote`` is not installed.
     """
 
-    def __init__(self, where: str, *, most_bytes: int = MOST_BYTES, api_key: str | None = None) -> None:
+    def __init__(self, where: str, *, most_bytes: int = MOST_ANSWERED, api_key: str | None = None) -> None:
         try:
             from safeguard.policies.websocket import Address
         except ModuleNotFoundError as error:
@@ -157,7 +159,7 @@ class OpenPiPolicy:
         *,
         deadline_s: float,
         name: str | None = None,
-        most_bytes: int = MOST_BYTES,
+        most_bytes: int = MOST_ANSWERED,
         api_key: str | None = None,
     ) -> None:
         self._link = OpenPiLink(where, most_bytes=most_bytes, api_key=api_key)
@@ -199,7 +201,7 @@ def openpi_policy(
     deadline_s: float,
     period: float | None = None,
     name: str | None = None,
-    most_bytes: int = MOST_BYTES,
+    most_bytes: int = MOST_ANSWERED,
     api_key: str | None = None,
 ) -> WaitingPort:
     """A policy behind an openpi server, as a port for ``Shield(robot, port)``. Nothing connects before the first use.

@@ -204,6 +204,8 @@ class GrootGate:
                 return _Said(action, info, arrays, self._columns.joined(arrays), fits=True)
             except WireError as error:
                 why = str(error)
+            except Exception as error:  # noqa: BLE001  whatever the server says, the gate must hear of it
+                why = f"{type(error).__name__}: {error}"
         self._failed(why)
         return said
 

@@ -70,7 +70,10 @@ class GrootServer:
         "pickled array",
         "huge header",
         "lying shape",
+        "endless side",
         "nested",
+        "deep",
+        "many values",
         "half a frame",
         "reset",
         "gone",
@@ -187,6 +190,12 @@ class GrootServer:
                 peer.sendall(reply(_content(fault, arm)))
 
 
+def endless(like: Any) -> bytes:
+    """The bytes of an array of shape (0, 2**62), which nobody can make."""
+    header = f"{{'descr': '{like.dtype.str}', 'fortran_order': False, 'shape': (0, {1 << 62}), }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+
+
 def _content(fault: str, arm: Any) -> bytes:
     good = to_bytes([{"arm": arm}, {}])
     whole = npy(arm)["as_npy"]
@@ -194,6 +203,7 @@ def _content(fault: str, arm: Any) -> bytes:
         "pickled array": npy(np.array([Bomb()], dtype=object)),
         "huge header": {"__ndarray_class__": True, "as_npy": b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + whole[10:]},
         "lying shape": {"__ndarray_class__": True, "as_npy": whole.replace(b"(1, 8, 7)", b"(9, 9, 9)")},
+        "endless side": {"__ndarray_class__": True, "as_npy": endless(arm)},
         "not finite": arm * np.nan,
         "wrong width": arm[:, :, :-1],
         "two arms": np.concatenate([arm, arm]),
@@ -209,4 +219,6 @@ def _content(fault: str, arm: Any) -> bytes:
         "no arm": to_bytes([{"leg": arm}, {}]),
         "pickle": pickle.dumps(Bomb()),
         "nested": b"\x92\x81\xa3arm" + b"\x91" * 5000 + b"\x00\x80",
+        "deep": b"\x92" + good[1:-1] + b"\x81\xa4more" + b"\x91" * 500 + b"\x00",
+        "many values": b"\x92" + good[1:-1] + b"\x81\xa4more\xdd" + struct.pack(">I", 1 << 19) + b"\x90" * (1 << 19),
     }[fault]

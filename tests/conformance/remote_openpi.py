@@ -82,7 +82,11 @@ class OpenPiServer:
         "pickle",
         "pickled array",
         "lying shape",
+        "endless side",
         "nested",
+        "deep",
+        "many values",
+        "five MiB",
         "half a frame",
         "reset",
         "gone",
@@ -188,7 +192,7 @@ class OpenPiServer:
 
 
 def _garbage(fault: str) -> bytes:
-    payload = {"actions": np.zeros((8, 7))}
+    payload = {"actions": np.zeros((8, 7), np.float32)}
     return {
         "no msgpack": b"\xc1" * 100,
         "empty frame": b"",
@@ -199,7 +203,15 @@ def _garbage(fault: str) -> bytes:
         "pickle": pickle.dumps(Bomb()),
         "pickled array": packed({"actions": array_map(dtype="|O", data=pickle.dumps([Bomb()]), shape=[1])}),
         "lying shape": packed({"actions": array_map(shape=[1 << 30, 1 << 30])}),
+        "endless side": packed({"actions": array_map(data=b"", shape=[0, 1 << 62])}),
         "nested": b"\x81\xa7actions" + b"\x91" * 5000 + b"\x00",
+        "deep": b"\x82" + packed(payload)[1:] + b"\xa4more" + b"\x91" * 500 + b"\x00",
+        "five MiB": packed({**payload, "more": bytes(5 << 20)}),
+        "many values": b"\x82"
+        + packed(payload)[1:]
+        + b"\xa4more\xdd"
+        + struct.pack(">I", 1 << 20)
+        + b"\x90" * (1 << 20),
     }[fault]
 
 

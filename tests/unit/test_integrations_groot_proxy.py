@@ -10,7 +10,9 @@ import pytest
 from safeguard.audit import read_run, verify_run
 from safeguard.audit.records.registry import DecisionRecord
 from safeguard.core.enums import Cause
+from safeguard.integrations.gate import ChunkGate, GateAnswer
 from safeguard.integrations.groot_proxy import GrootProxy
+from tests.conformance.remote_groot import endless
 from tests.unit.groot_proxy_support import (
     COLUMNS,
     ROBOT,
@@ -149,10 +151,43 @@ def test_n15_clients_and_servers() -> None:
     assert np.abs(action["action.arm"] - ROBOT.home).max() < 1e-6
 
 
+class Recording(ChunkGate):
+    """A gate that keeps what it answered."""
+
+    def offer(self, *given: Any, **more: Any) -> GateAnswer:
+        """As the gate, and kept."""
+        self.answer = super().offer(*given, **more)
+        return self.answer
+
+
+def test_changed_rows_are_not_rounded_to_the_servers_coarse_type() -> None:
+    """Of a server that answers in float16 and whole numbers, rows of the gate are those that it told, as float32."""
+    far = np.tile(ROBOT.home + np.array([0, 0, 0, 0, 0, 0, 0.5]), (1, CHUNK, 1)).astype(np.float16)
+    with World(
+        after(6, bad(single_arm=far, gripper=np.ones((1, CHUNK, 1), np.int64))), gate=Recording
+    ).started() as world:
+        action, info = world.ask()
+        assert isinstance(world.gate, Recording)
+        told = world.gate.answer.actions
+
+    assert info["safeguard"]["changed"] is True
+    assert (action["single_arm"].dtype, action["gripper"].dtype) == (np.float32, np.float32)
+    np.testing.assert_allclose(action["single_arm"][0], told[:, :7], atol=1e-6)
+    np.testing.assert_allclose(action["gripper"][0], told[:, 7:], atol=1e-6)
+
+
 # -- servers that fail ------------------------------------------------------------------------------------
 
 ARM = np.zeros((1, CHUNK, 7), np.float32)
 HUGE = {"__ndarray_class__": True, "as_npy": b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}"}
+
+
+def nested(levels: int) -> Any:
+    """Lists in lists."""
+    return [nested(levels - 1)] if levels else 0
+
+
+MANY: list[list[Any]] = [[]] * 200_000
 FAULTS: dict[str, Answer] = {
     "never": saying(None),
     "late": late,
@@ -160,6 +195,9 @@ FAULTS: dict[str, Answer] = {
     "pickle": saying(b"\x80\x04\x95\x0c\x00\x00\x00\x00\x00\x00\x00\x8c\x08builtins"),
     "pickle in an array": bad(single_arm=np.array([{}], dtype=object)),
     "huge header": bad(single_arm=HUGE),
+    "endless side": bad(single_arm={"__ndarray_class__": True, "as_npy": endless(ARM)}),
+    "deep": lambda request: to_bytes([wave(request)[0], {"more": nested(500)}]),
+    "many values": lambda request: to_bytes([wave(request)[0], {"more": MANY}]),
     "cut": lambda request: to_bytes(wave(request))[:-9],
     "error": saying({"error": "cuda out of memory"}),
     "empty": saying([]),
@@ -197,6 +235,21 @@ def test_a_server_that_fails_costs_the_deadline_and_the_rows_stop_the_arm(fault:
         assert all(np.isfinite(rows[key]).all() for key in COLUMNS)
     assert stands(again, world.q)
     assert later["safeguard"]["mode"] == "HOLD"
+    assert "proposal_invalid" in info["safeguard"]["causes"]
+
+
+def test_whatever_reading_an_answer_raises_the_gate_hears_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake in the decoding is a server that failed: rows that stop the arm, and the cause."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("not thought of")
+
+    with World().started() as world, monkeypatch.context() as patched:
+        patched.setattr("safeguard.integrations.groot_gate.as_array", broken)
+        action, info = world.ask()
+        assert stands(action, world.q)
+
+    assert info["safeguard"]["error"] == "RuntimeError: not thought of"
     assert "proposal_invalid" in info["safeguard"]["causes"]
 
 

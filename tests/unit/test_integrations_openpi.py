@@ -215,6 +215,35 @@ def test_a_gate_that_breaks_lets_nothing_through(
         client.infer()
 
 
+def test_whatever_reading_an_answer_raises_the_gate_hears_of_it(
+    proxy: OpenPiProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in the decoding is a server that failed: rows that stop the arm, and the cause."""
+
+    def broken(_: object) -> None:
+        raise RuntimeError("not thought of")
+
+    with Client(proxy.url) as client:
+        moving(client, proxy)
+        monkeypatch.setattr("safeguard.integrations.openpi_proxy.actions_of", broken)
+        said = client.infer()["safeguard"]
+
+    assert said["error"] == "RuntimeError: not thought of"
+    assert "proposal_invalid" in said["causes"]
+
+
+def test_an_observation_may_be_larger_than_an_answer(proxy: OpenPiProxy, server: OpenPiServer) -> None:
+    """5 MiB of image go on to the policy server; 5 MiB of answer are refused, and the client has rows all the same."""
+    with Client(proxy.url) as client:
+        client.infer(image=np.zeros(5 << 20, np.uint8))
+        assert server.questions == 1
+        assert proxy.last_error == ""
+        server.fault = "five MiB"
+        said = client.infer()["safeguard"]
+
+    assert "exceeds limit of 4194304" in said["error"]
+
+
 def test_metadata_that_cannot_be_had(gate: ChunkGate) -> None:
     """Without a policy server there is nothing to introduce: the client is told why and may try later."""
     with socket.create_server(("127.0.0.1", 0)) as nobody:

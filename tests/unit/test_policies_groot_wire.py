@@ -62,6 +62,8 @@ def _npy_with(
         _npy_with(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-2,), }\n", bytes(8)),
         _npy_with(b"{'descr': '<f4', 'fortran_order': False, 'shape': (True,), }\n", bytes(4)),
         _npy_with(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1), }\n", bytes(4)),
+        _npy_with(b"{'descr': '<f4', 'fortran_order': False, 'shape': (0, 4611686018427387904), }\n"),
+        _npy_with(b"{'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775808, 0), }\n"),
         _npy_with(b"{'descr': '|V0', 'fortran_order': False, 'shape': (3,), }\n"),
         _npy_with(b"(" * 400),
         _npy_with(b"__import__('os').getpid()\n"),
@@ -97,8 +99,16 @@ def test_messages_nested_without_end_are_refused() -> None:
         message = [message]
     with pytest.raises(WireError, match="nested"):
         with_arrays(message)
-    with pytest.raises(WireError, match="no msgpack"):
+    with pytest.raises(WireError, match="nested"):
         unpacked(b"\x91" * 5000 + b"\x00")
+    with pytest.raises(WireError, match="nested"):
+        unpacked(b"\x91" * 500 + b"\x00")
+
+
+def test_messages_of_very_many_values_are_refused() -> None:
+    """A byte is enough for a value that takes fifty when decoded."""
+    with pytest.raises(WireError, match="100000 values"):
+        unpacked(b"\xdd" + struct.pack(">I", 1 << 18) + b"\x90" * (1 << 18))
 
 
 @pytest.mark.parametrize("message", [object(), np.array([None]), {"a": {1, 2}}, np.zeros(2, "M8[s]")])
