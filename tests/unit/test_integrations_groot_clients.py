@@ -89,7 +89,7 @@ def _bad_requests() -> Iterator[tuple[str, bytes, str]]:
     yield "flat", to_bytes({"endpoint": "get_action", "data": state}), "expected an observation"
     yield "no joints", to_bytes({"endpoint": "get_action", "data": {"observation": {"state": {}}}}), "KeyError"
     yield "pickle", to_bytes({"endpoint": "get_action", "data": {"observation": pickled}}), "dtype object"
-    yield "deep", b"\x81\xa4data" + b"\x91" * 600 + b"\x01", "expected an observation"
+    yield "deep", b"\x81\xa4data" + b"\x91" * 600 + b"\x01", "nested deeper than 32"
 
 
 @pytest.mark.parametrize(("message", "why"), [pytest.param(*rest, id=name) for name, *rest in _bad_requests()])
