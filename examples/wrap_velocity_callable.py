@@ -2,9 +2,9 @@
 
 It prints:
 
-    0.5 s: CAUTIOUS, corrected, 1.05 rad/s
-    1.5 s: NOMINAL, corrected, 2.12 rad/s
-    3.0 s: NOMINAL, admissible, 0.00 rad/s
+    0.5 s: CAUTIOUS, corrected, 1.08 rad/s
+    1.5 s: NOMINAL, corrected, 2.15 rad/s
+    3.0 s: NOMINAL, corrected, 0.00 rad/s
     kept from the limit: 2 mrad
 """
 

@@ -34,8 +34,8 @@ class Binding:
         others: names of the columns that are no joints of the body.
 
     Raises:
-        SpecError: there is a frame, the columns without ``others`` are not exactly the body's joints, or actions of this reference are
-            no joint motion.
+        SpecError: there is a frame, the columns without ``others`` are not exactly the body's joints, or actions of
+            this reference are no joint motion.
     """
 
     def __init__(self, spec: ActionSpec, joints: tuple[str, ...]) -> None:
