@@ -22,7 +22,8 @@ from tests.conformance.remote_openpi import EXPLODED, OpenPiServer
 from tests.laws.lab import ROWS, Lab, panda, spec
 
 PERIOD, DEADLINE = 0.005, 0.08
-SLOWEST_TICK = 0.5  # s; a tick takes under 1 ms, but the machine may be busy
+SLOWEST_TICK = 5.0  # s; a tick takes under 1 ms and a server that is waited for takes for ever, but machines stall
+TRIES = 10  # in which a machine that stalls for longer than the deadline gets its turn
 CAUSES = {Cause.POLICY_LATE, Cause.PROPOSAL_INVALID, Cause.PROPOSAL_ORDER}
 
 
@@ -86,13 +87,22 @@ def play(lab: Lab, seconds: float) -> list[Decision]:
     return decisions
 
 
+def started(lab: Lab, port: WaitingPort) -> None:
+    """Acknowledge until the remote policy moves the arm."""
+    decisions = play(lab, PERIOD)
+    for _ in range(TRIES):
+        lab.acknowledge()
+        decisions = play(lab, 0.3)
+        if decisions[-1].authority is Authority.POLICY:
+            break
+    assert decisions[-1].authority is Authority.POLICY, (decisions[-1].mode, decisions[-1].causes, port.last_error)
+
+
 def under_way(port: WaitingPort) -> Lab:
     """An arm that the remote policy moves."""
     lab = Lab(port, period=PERIOD)
     play(lab, 0.1)
-    lab.acknowledge()
-    decisions = play(lab, 0.3)
-    assert decisions[-1].authority is Authority.POLICY, (decisions[-1].mode, decisions[-1].causes, port.last_error)
+    started(lab, port)
     assert lab.q[6] > panda().home[6]
     return lab
 
@@ -125,8 +135,11 @@ def test_a_server_that_fails_costs_the_shield_nothing(transport: Transport, faul
 
         server.fault = ""
         decisions = play(lab, 0.5)
-        before = port.failures
-        decisions += play(lab, 0.15)
+        for _ in range(TRIES):
+            before = port.failures
+            decisions += play(lab, 0.15)
+            if port.failures == before:
+                break
         assert port.failures == before, port.last_error
         assert {decision.mode for decision in decisions} == {Mode.HOLD}
         assert not CAUSES & set(decisions[-1].causes)
@@ -147,7 +160,5 @@ def test_a_server_that_was_never_there(transport: Transport) -> None:
         assert port.last_error
         server.fault = ""
         play(lab, 0.5)
-        lab.acknowledge()
-
-        assert play(lab, 0.3)[-1].authority is Authority.POLICY
+        started(lab, port)
         port.close()

@@ -226,7 +226,7 @@ def test_a_server_that_fails_costs_the_deadline_and_the_rows_stop_the_arm(fault:
         world.play(action)
         again, later = world.ask()
 
-    assert took < 1.0
+    assert took < 5.0
     for rows in (action, again):
         assert {key: (rows[key].shape, rows[key].dtype) for key in COLUMNS} == {
             "single_arm": ((1, CHUNK, 7), np.dtype("f8" if fault == "degrees" else "f4")),
@@ -279,7 +279,7 @@ def test_a_server_that_hangs_up_half_way_costs_the_deadline() -> None:
     server.close()
 
     assert server.taken
-    assert took < 1.0
+    assert took < 5.0
     assert sorted(action) == ["gripper", "single_arm"]
     assert (action["single_arm"].shape, action["single_arm"].dtype) == ((1, CHUNK, 7), np.float32)
     assert stands(action, world.q)

@@ -53,7 +53,7 @@ def test_a_server_that_fails_gives_rows_that_hold(proxy: OpenPiProxy, server: Op
         server.fault = fault
         started = time.monotonic()
         first = client.infer()
-        assert time.monotonic() - started < DEADLINE + 2.0
+        assert time.monotonic() - started < DEADLINE + 5.0
         answers = [client.infer() for _ in range(2)]
 
     assert EXPLODED == []

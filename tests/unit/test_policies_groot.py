@@ -200,7 +200,7 @@ def test_a_server_that_never_answers_costs_the_deadline() -> None:
         took = time.monotonic() - started
         guest.close()
 
-    assert 0.14 < took < 1.0
+    assert 0.14 < took < 5.0
 
 
 def test_nobody_listening_costs_the_deadline() -> None:
@@ -211,7 +211,7 @@ def test_nobody_listening_costs_the_deadline() -> None:
         guest.infer(at())
     guest.close()
 
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 5.0
 
 
 def test_a_late_answer_is_nobodys_and_the_next_question_is_answered() -> None:
@@ -248,7 +248,7 @@ def test_a_server_that_hangs_up_half_way_costs_the_deadline() -> None:
     server.close()
 
     assert server.taken
-    assert took < 1.0
+    assert took < 5.0
 
 
 def test_an_answer_that_is_too_large_is_not_taken() -> None:

@@ -127,7 +127,7 @@ def test_posting_never_waits_for_the_policy(port: WaitingPort, guest: Guest) -> 
         port.post(observation(tick), tick * MS // 10)
         assert port.poll(tick * MS // 10) is None
 
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 5.0
     eventually(lambda: guest.calls, "the call did not start")
     assert guest.calls == ["infer"]
 
@@ -341,7 +341,7 @@ def test_closing_is_quick_while_a_call_hangs(port: WaitingPort, guest: Guest) ->
     started = time.monotonic()
     port.close()
     port.close()
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 5.0
     assert guest.calls == ["infer"]
     port.post(observation(), 100 * MS)
     guest.let.release()
