@@ -257,7 +257,11 @@ def test_decisions_open_and_close_by_keyboard(tab: Page) -> None:
     tab.wait("location.hash === '#d-1-1'")
     tab.wait("document.activeElement.id === 'd-1-1'")
     assert shown(tab) == ["d-1-1"]
-    tab.key(*TAB)
+    for _ in range(5):  # on a machine that stalls the browser may still be on its way to the fragment, and Tab is lost
+        tab.key(*TAB)
+        if tab.evaluate("document.activeElement.className === 'close'"):
+            break
+        focus(tab, "#d-1-1")
     tab.wait("document.activeElement.className === 'close'")
     tab.key(*ENTER)
     tab.wait("location.hash === '#i-1-1'")
