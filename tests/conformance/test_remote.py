@@ -135,11 +135,10 @@ def test_a_server_that_fails_costs_the_shield_nothing(transport: Transport, faul
 
         server.fault = ""
         decisions = play(lab, 0.5)
-        for _ in range(TRIES):
-            before = port.failures
+        before, tries = -1, 0
+        while port.failures != before and tries < TRIES:
+            before, tries = port.failures, tries + 1
             decisions += play(lab, 0.15)
-            if port.failures == before:
-                break
         assert port.failures == before, port.last_error
         assert {decision.mode for decision in decisions} == {Mode.HOLD}
         assert not CAUSES & set(decisions[-1].causes)
