@@ -31,7 +31,39 @@ class _Flight:
     proposal: Proposal | None
 
 
-class InlinePort:
+class PortOf:
+    """What every port says of the policy that it is around.
+
+    Args:
+        policy: who proposes.
+        period: between the starts of two inferences, s.
+
+    Raises:
+        ConfigError: the period is not positive and finite.
+    """
+
+    def __init__(self, policy: Policy, period: float) -> None:
+        if not (math.isfinite(period) and period > 0.0):
+            raise ConfigError(f"{type(self).__name__}: period must be positive and finite, got {period} s")
+        self._policy, self._period_ns = policy, round(period * NS_PER_S)
+
+    @property
+    def spec(self) -> ActionSpec:
+        """What the policy's numbers mean."""
+        return self._policy.spec
+
+    @property
+    def name(self) -> str:
+        """The policy's name, for records."""
+        return str(getattr(self._policy, "name", type(self._policy).__name__))
+
+    @property
+    def digest(self) -> str | None:
+        """What identifies the policy's weights, for records; None if it says nothing."""
+        return getattr(self._policy, "digest", None)
+
+
+class InlinePort(PortOf):
     """Starts at most one inference per policy period, and none while one is in flight.
 
     A policy that raises proposes nothing; it does not disturb the caller. A hang lasts until ``reset``. The policy gets
@@ -51,32 +83,15 @@ class InlinePort:
     """
 
     def __init__(self, policy: Policy, period: float = _PERIOD_S, latency: float | Latency = _LATENCY_S) -> None:
-        if not (math.isfinite(period) and period > 0.0):
-            raise ConfigError(f"InlinePort: period must be positive and finite, got {period} s")
+        super().__init__(policy, period)
         if not callable(latency) and not latency >= 0.0:
             raise ConfigError(f"InlinePort: latency must not be negative, got {latency} s")
-        self._policy, self._latency = policy, latency
-        self._period_ns = round(period * NS_PER_S)
+        self._latency = latency
         self._flight: _Flight | None = None
         self._ready: Proposal | None = None
         self._started: int | None = None
         self._count, self.failures, self.last_error = 0, 0, ""
         self._remembers = False
-
-    @property
-    def spec(self) -> ActionSpec:
-        """What the policy's numbers mean."""
-        return self._policy.spec
-
-    @property
-    def name(self) -> str:
-        """The policy's name, for records."""
-        return str(getattr(self._policy, "name", type(self._policy).__name__))
-
-    @property
-    def digest(self) -> str | None:
-        """What identifies the policy's weights, for records; None if it says nothing."""
-        return getattr(self._policy, "digest", None)
 
     def post(self, observation: Observation, now: int) -> None:
         """Offer an observation at ``now`` ns."""
@@ -191,10 +206,14 @@ def port_for(policy: Policy | PolicyPort, latency: float | Latency | None = None
     if is_port(policy):
         return policy
     asked = cast("Policy", policy)
-    spec = asked.spec
-    row = 1.0 / spec.rate_hz
-    period = max(row, min(_PERIOD_S, 0.5 * spec.chunk * row))
+    period = usual_period(asked.spec)
     return InlinePort(asked, period, min(_LATENCY_S, 0.5 * period) if latency is None else latency)
+
+
+def usual_period(spec: ActionSpec) -> float:
+    """How often to ask who says nothing of it, s: every 0.1 s or half chunk, but never more often than once a row."""
+    row = 1.0 / spec.rate_hz
+    return max(row, min(_PERIOD_S, 0.5 * spec.chunk * row))
 
 
 def is_port(policy: Policy | PolicyPort) -> TypeGuard[PolicyPort]:

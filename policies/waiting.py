@@ -8,7 +8,6 @@ computing in Python.
 from __future__ import annotations
 
 import contextlib
-import math
 import queue
 import threading
 from dataclasses import dataclass, replace
@@ -16,8 +15,8 @@ from typing import Any, Final
 
 from safeguard.core.errors import ConfigError
 from safeguard.core.protocols import Policy
-from safeguard.core.types import NS_PER_S, ActionSpec, Observation, Proposal
-from safeguard.policies.port import own
+from safeguard.core.types import NS_PER_S, Observation, Proposal
+from safeguard.policies.port import PortOf, own, usual_period
 
 LONGEST_DEADLINE_S: Final = 1e5
 _LONGEST: Final = 2000  # characters of an error that are kept
@@ -38,7 +37,7 @@ class _Call:
     missed: bool = False
 
 
-class WaitingPort:
+class WaitingPort(PortOf):
     """Keeps one call of a blocking policy under way, at most one for every policy period.
 
     A call that is not back in time is given up: whatever it returns later is dropped. The next one starts when it has
@@ -61,11 +60,8 @@ class WaitingPort:
     def __init__(self, policy: Policy, *, deadline_s: float, period: float | None = None) -> None:
         if not 0.0 < deadline_s <= LONGEST_DEADLINE_S:
             raise ConfigError(f"WaitingPort: deadline_s must be above 0 and at most 1e5 s, got {deadline_s}")
-        period = _usual_period(policy.spec) if period is None else period
-        if not (math.isfinite(period) and period > 0.0):
-            raise ConfigError(f"WaitingPort: period must be positive and finite, got {period} s")
-        self._policy = policy
-        self._deadline_ns, self._period_ns = round(deadline_s * NS_PER_S), round(period * NS_PER_S)
+        super().__init__(policy, usual_period(policy.spec) if period is None else period)
+        self._deadline_ns = round(deadline_s * NS_PER_S)
         self._jobs: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._call: _Call | None = None
@@ -73,21 +69,6 @@ class WaitingPort:
         self._started: int | None = None
         self._forget = self._closed = False
         self.failures, self.last_error = 0, ""
-
-    @property
-    def spec(self) -> ActionSpec:
-        """What the policy's numbers mean."""
-        return self._policy.spec
-
-    @property
-    def name(self) -> str:
-        """The policy's name, for records."""
-        return str(getattr(self._policy, "name", type(self._policy).__name__))
-
-    @property
-    def digest(self) -> str | None:
-        """What identifies the policy's weights, for records; None if it says nothing."""
-        return getattr(self._policy, "digest", None)
 
     def post(self, observation: Observation, now: int) -> None:
         """Offer an observation at ``now`` ns. Never waits."""
@@ -164,10 +145,6 @@ class WaitingPort:
 
     def _failed(self, error: str) -> None:
         self.failures, self.last_error = self.failures + 1, error
-
-
-def _usual_period(spec: ActionSpec) -> float:
-    return max(1.0 / spec.rate_hz, min(0.1, 0.5 * spec.chunk / spec.rate_hz))
 
 
 def _work(policy: Policy, jobs: queue.SimpleQueue[_Call | None]) -> None:

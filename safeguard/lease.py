@@ -170,14 +170,9 @@ class Lease:
         self.holder = self._sources[POLICY]
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Of all sources, the policy first."""
-        return tuple(self._sources)
-
-    @property
     def specs(self) -> dict[str, ActionSpec]:
-        """What the sources' proposals mean as joint motion of the body."""
-        return {name: source.spec for name, source in self._sources.items()}
+        """What the proposals of the sources beside the policy mean, as joint motion of the body."""
+        return {name: source.spec for name, source in self._sources.items() if name != POLICY}
 
     @property
     def given(self) -> dict[str, ActionSpec]:

@@ -373,8 +373,7 @@ class Shield:
             self._people.taken()
         if not _PERSON.isdisjoint(causes):
             self._halted = True
-        if Cause.OPERATOR_STOP in causes:  # one that came after the checks is for the next tick
-            self._people.stop_reason = ""
+        self._people.stop_reason = ""
         return outputs
 
     def _substitutes(self, parts: Parts, now: int) -> int:
@@ -524,7 +523,7 @@ class Shield:
             "strategy": self.strategy,
             "policy": getattr(self.port, "name", None),
             "spec": encode_spec(self.spec),
-            "sources": {name: encode_spec(spec) for name, spec in self._lease.specs.items() if name != POLICY},
+            "sources": {name: encode_spec(spec) for name, spec in self._lease.specs.items()},
             "given": {name: encode_spec(spec) for name, spec in self._lease.given.items()},
             "mode": self._modes.mode.value,
             "estops": self._modes.estops,
@@ -617,7 +616,6 @@ class Shield:
         """Everything that belongs to an episode. E-stops are counted for the process."""
         self._intake.reset()
         self._lease.reset()
-        self._ramp.begin()
         self.bank.begin()
         # A stop is let go by an acknowledgement only, not by a new episode.
         latched = self._modes.mode in (Mode.STOP, Mode.ESTOP, Mode.LOCKOUT)

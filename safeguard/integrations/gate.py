@@ -127,7 +127,7 @@ class ChunkGate:
         self._columns = [spec.joints.index(name) for name in spec.others]
         self._others = OtherColumns(_start(spec)[self._columns], spec.chunk if plays_on else self.plays)
         self._speed, self._anchor, self._seq = Speedometer(), robot.home, 0
-        self._lock = threading.RLock()  # people act from threads of their own
+        self._lock = threading.RLock()  # what an episode begins with is what was told by then
 
     # -- people ---------------------------------------------------------------------------------------
 
@@ -138,13 +138,11 @@ class ChunkGate:
 
     def acknowledge(self, *, operator: str, reason: str) -> None:
         """Allow motion; from HOLD and worse only at standstill with every cause clear. A person's act."""
-        with self._lock:
-            self.shield.acknowledge(operator=operator, reason=reason)
+        self.shield.acknowledge(operator=operator, reason=reason)
 
     def stop(self, *, operator: str, reason: str) -> None:
         """Ask for a stop; the next answer brakes."""
-        with self._lock:
-            self.shield.stop(operator=operator, reason=reason)
+        self.shield.stop(operator=operator, reason=reason)
 
     def close(self) -> None:
         """End the episode and the record."""

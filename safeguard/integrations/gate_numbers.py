@@ -58,10 +58,6 @@ class Speedometer:
         seen.append((now, q))
         return RobotState(q, v, now)
 
-    def reset(self) -> None:
-        """Nothing has been seen."""
-        self._seen.clear()
-
 
 class OtherColumns:
     """What the columns that are no joints, such as a gripper, were told row by row, and which row was played last.
